@@ -1,0 +1,73 @@
+"""Annotations and labels that mean something to fleet, and what Flux and Argo CD call the same. Pure."""
+
+from collections.abc import Mapping
+
+from fleet.object import Adopt, Apply, Flags
+
+PART_OF = "applyset.kubernetes.io/part-of"
+"""Label on every object we apply: the ApplySet of its target."""
+HUB = "fleet/hub"
+"""Label on every object we apply: the hub's id. Watches select on it."""
+APPLYSET_ID = "applyset.kubernetes.io/id"
+APPLYSET_TOOLING = "applyset.kubernetes.io/tooling"
+APPLYSET_KINDS = "applyset.kubernetes.io/contains-group-kinds"
+APPLYSET_NAMESPACES = "applyset.kubernetes.io/additional-namespaces"
+
+RECONCILE = ("fleet/reconcile", "kustomize.toolkit.fluxcd.io/reconcile")
+PRUNE = ("fleet/prune", "kustomize.toolkit.fluxcd.io/prune")
+SSA = ("fleet/ssa", "kustomize.toolkit.fluxcd.io/ssa")
+FORCE = ("fleet/force", "kustomize.toolkit.fluxcd.io/force")
+SUBSTITUTE = ("fleet/substitute", "kustomize.toolkit.fluxcd.io/substitute")
+ADOPT = "fleet/adopt"
+WAVE = "argocd.argoproj.io/sync-wave"
+SYNC_OPTIONS = "argocd.argoproj.io/sync-options"
+HOOKS = ("argocd.argoproj.io/hook", "helm.sh/hook")
+
+OPT_OUT_PREFIXES = ("fleet/", "kustomize.toolkit.fluxcd.io/")
+RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
+
+_SSA_WORDS = {
+    "merge": Apply.MERGE,
+    "if-not-present": Apply.IF_NOT_PRESENT,
+    "ifnotpresent": Apply.IF_NOT_PRESENT,
+    "override": Apply.OVERRIDE,
+}
+
+
+def parse_flags(annotations: Mapping[str, str]) -> Flags:
+    """Read what an object's annotations ask for; unknown values ask for nothing.
+
+    >>> parse_flags({"fleet/ssa": "merge", "argocd.argoproj.io/sync-wave": "-1"}).wave
+    -1
+    >>> parse_flags({"kustomize.toolkit.fluxcd.io/prune": "disabled"}).prune
+    False
+    """
+    if not annotations:
+        return Flags()
+    options = {part.strip() for part in annotations.get(SYNC_OPTIONS, "").split(",")}
+    ssa = _first(annotations, SSA).lower()
+    return Flags(
+        reconcile=_first(annotations, RECONCILE) != "disabled" and ssa != "ignore",
+        prune=_first(annotations, PRUNE) != "disabled" and "Prune=false" not in options,
+        substitute=_first(annotations, SUBSTITUTE) != "disabled",
+        force=_first(annotations, FORCE) == "enabled",
+        apply=_SSA_WORDS.get(ssa, Apply.OVERRIDE),
+        adopt=_parse_adopt(annotations.get(ADOPT, "")),
+        wave=_parse_wave(annotations.get(WAVE, "")),
+        hook=next((f"{name}: {annotations[name]}" for name in HOOKS if name in annotations), ""),
+    )
+
+
+def _first(annotations: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return next((annotations[name] for name in names if name in annotations), "")
+
+
+def _parse_adopt(word: str) -> Adopt | None:
+    return next((adopt for adopt in Adopt if adopt.value == word), None)
+
+
+def _parse_wave(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return 0

@@ -1,0 +1,56 @@
+"""Structured logs: constant event texts with key-values, JSON or for a terminal, redacted at the exit."""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+MASK = "***"
+_PATTERNS = (
+    (re.compile(r"flt_[A-Za-z0-9_-]{8,}"), MASK),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {MASK}"),
+    (re.compile(r"(\w+://)[^/\s@]+@"), rf"\1{MASK}@"),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MASK),
+    (re.compile(r"(?i)([?&](?:token|access_token|sig|signature|password|secret)=)[^&\s]+"), rf"\1{MASK}"),
+)
+
+
+def redact(text: str) -> str:
+    """Mask credentials in a text that leaves the process.
+
+    >>> redact("https://user:hunter2@git.example.com/x.git")
+    'https://***@git.example.com/x.git'
+    """
+    for pattern, mask in _PATTERNS:
+        text = pattern.sub(mask, text)
+    return text
+
+
+def redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Redact every string value of a log event; the last processor before rendering."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = redact(value)
+    return event
+
+
+def configure(*, level: str = "info", form: str = "auto") -> None:
+    """Set up structlog once. `form` is `json`, `text`, or `auto` (text on a terminal)."""
+    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=text) if text else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if text else [structlog.processors.format_exc_info]),
+            redact_event,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
