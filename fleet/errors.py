@@ -10,6 +10,7 @@
     |   |-- PathMissing                the app's path is not in that revision
     |   |-- HistoryRewritten           the branch no longer contains what was deployed
     |   `-- TreeRefused                symlink escape, LFS pointer, blob too large, ...
+    |-- DocumentError                  a file that is not YAML or JSON as kubectl reads it; carries Problems
     |-- RenderError                    files that do not become manifests; carries Problems
     |-- ChildError
     |   |-- ChildCrashed               a worker process died; the hub did not
@@ -73,6 +74,12 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         place = ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
         return f"{place}: {self.field}: {self.message}" if self.field else f"{place}: {self.message}"
+
+
+def summarize(problems: Sequence[Problem]) -> str:
+    """Return the first problem and how many more there are; empty for none."""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}" if problems else ""
 
 
 class FleetError(Exception):
@@ -150,6 +157,17 @@ class TreeRefused(SourceError):
     default_retry = OnChange()
 
 
+class DocumentError(FleetError):
+    """A file that is not YAML or JSON as kubectl reads it. `problems` lists every fault found, in file order."""
+
+    default_reason = "DocumentInvalid"
+    default_retry = OnChange()
+
+    def __init__(self, problems: Sequence[Problem], *, reason: str = "") -> None:
+        self.problems = tuple(problems)
+        super().__init__(summarize(self.problems), reason=reason)
+
+
 class RenderError(FleetError):
     """Files that do not become manifests. `problems` lists every fault found, in file order."""
 
@@ -158,9 +176,7 @@ class RenderError(FleetError):
 
     def __init__(self, problems: Sequence[Problem], *, reason: str = "") -> None:
         self.problems = tuple(problems)
-        first = str(self.problems[0]) if self.problems else "nothing was rendered"
-        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-        super().__init__(first + more, reason=reason)
+        super().__init__(summarize(self.problems) or "nothing was rendered", reason=reason)
 
 
 class ChildError(FleetError):
