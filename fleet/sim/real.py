@@ -301,6 +301,9 @@ class ControlPlane:
         if self._server is None:
             await self._start_first()
         elif not self._server.running:
+            if self._manager is not None:
+                # Its watches have backed off, by up to half a minute each; a fresh one is there in two seconds.
+                self._manager.kill()
             self._server.start()
             await _ready(self._server, self._healthy)
         if self._controller_manager:
