@@ -26,7 +26,7 @@ class Kind(StrEnum):
     """What becomes of a pod."""
 
     READY = "ready"
-    SLOW = "slow"  # ready after a delay
+    SLOW = "slow"  # runs at once, ready after a delay
     CRASH = "crash"  # CrashLoopBackOff; a pod that never restarts fails
     IMAGE = "image"  # ImagePullBackOff
     PENDING = "pending"  # no node takes it
@@ -49,10 +49,19 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """What a Warning event says."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Write this status."""
+    """Write this status, and the event that goes with it."""
 
     status: Mapping[str, Any]
+    warning: Warned | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +112,7 @@ def next_step(pod: Pod, behaviour: Behaviour, *, age_s: float, now: str) -> Step
     page = _Page(pod, behaviour, now)
     wanted = page.on_node(age_s) if spec.get("nodeName") else page.unscheduled()
     if not shows(status, wanted):
-        return Report(status=wanted)
+        return Report(status=wanted, warning=page.warning())
     if behaviour.kind is Kind.SLOW and age_s < behaviour.delay_s:
         return Wait(for_s=behaviour.delay_s - age_s)
     return None
@@ -137,19 +146,33 @@ class _Page:
             case Kind.PENDING:
                 return self._bound("Pending", ready=False, state=_waiting("ContainerCreating"))
             case Kind.SLOW if age_s < self._behaviour.delay_s:
-                return self._early()
+                # A Job's pod takes its time working, any other one starting.
+                return self._bound("Running", ready=not self._endless)
             case _:
                 return self._bound("Running", ready=True) if self._endless else self._finished("Succeeded")
 
-    def _early(self) -> dict[str, Any]:
-        if self._endless:
-            return self._bound("Pending", ready=False, state=_waiting("ContainerCreating"))
-        return self._bound("Running", ready=True)  # a Job's pod takes its time working, not starting
-
     def unscheduled(self) -> dict[str, Any]:
-        message = self._behaviour.message or "0/1 nodes are available: 1 Insufficient cpu."
-        condition = self._condition("PodScheduled", met=False, reason="Unschedulable", message=message)
+        why = self._unschedulable()
+        condition = self._condition("PodScheduled", met=False, reason="Unschedulable", message=why)
         return {"phase": "Pending", "conditions": self._with_others([condition])}
+
+    def warning(self) -> Warned | None:
+        """Say what a kubelet or scheduler would put in an event."""
+        metadata, container = self._pod["metadata"], self._spec["containers"][0]
+        match self._behaviour.kind:
+            case Kind.CRASH:
+                where = f"{container['name']} in pod {metadata['name']}_{metadata['namespace']}({metadata['uid']})"
+                return Warned(reason="BackOff", message=f"Back-off restarting failed container {where}")
+            case Kind.IMAGE:
+                image = container.get("image", "")
+                return Warned(reason="Failed", message=f'Failed to pull image "{image}": {image}: not found')
+            case Kind.PENDING:
+                return Warned(reason="FailedScheduling", message=self._unschedulable())
+            case _:
+                return None
+
+    def _unschedulable(self) -> str:
+        return self._behaviour.message or "0/1 nodes are available: 1 Insufficient cpu."
 
     def _finished(self, phase: str) -> dict[str, Any]:
         reason, failed = ("Completed", False) if phase == "Succeeded" else ("Error", True)

@@ -5,6 +5,7 @@ code come first.
 """
 
 import asyncio
+import contextlib
 import copy
 import datetime as dt
 import json
@@ -17,7 +18,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from fleet.sim.behaviour import Behaviour, Bind, Kind, Pod, Remove, Report, Step, Wait, next_step, own_behaviour
+from fleet.sim.behaviour import Behaviour, Bind, Kind, Pod, Remove, Report, Step, Wait, Warned, next_step, own_behaviour
 
 NODE: Final = "sim-node"
 WORKERS: Final = 8  # requests in flight
@@ -265,9 +266,8 @@ class _Kubelet:
             pod = self._pods.get(uid)
             if pod is None:
                 return
-            now = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
             age_s = self._loop.time() - self._seen_at_s[uid]
-            step = next_step(pod, self._rules.behaviour(pod), age_s=age_s, now=now)
+            step = next_step(pod, self._rules.behaviour(pod), age_s=age_s, now=self._timestamp())
             if step is None:
                 return
             await self._carry_out(pod, step)
@@ -293,6 +293,8 @@ class _Kubelet:
                 self._pods[uid] = await self._call(
                     "PATCH", f"{path}/status", patch, media="application/merge-patch+json"
                 )
+                if step.warning is not None:
+                    await self._warn(pod, step.warning)
             case Remove():
                 options = {
                     "apiVersion": "v1",
@@ -303,6 +305,29 @@ class _Kubelet:
                 await self._call("DELETE", path, options)
             case Wait():
                 self._loop.call_later(step.for_s, self._queue.add, uid)
+
+    async def _warn(self, pod: Pod, warning: Warned) -> None:
+        """Write a Warning event about a pod. Events are best effort: a refused one is forgotten."""
+        metadata, now = pod["metadata"], self._timestamp()
+        subject = {key: metadata[key] for key in ("name", "namespace", "uid")} | {"apiVersion": "v1", "kind": "Pod"}
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+            "involvedObject": subject,
+            "type": "Warning",
+            "reason": warning.reason,
+            "message": warning.message,
+            "source": {"component": "kubelet", "host": NODE},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        with contextlib.suppress(_Refused):
+            await self._call("POST", f"/api/v1/namespaces/{quote(metadata['namespace'])}/events", event)
+
+    def _timestamp(self) -> str:
+        return self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
 
     async def _ensure_node(self) -> None:
         """Make the one node, ready and free of taints: DaemonSets count nodes, and list what runs on them."""
