@@ -92,6 +92,9 @@ class Registry:
     def has_version(self, group: str, version: str) -> bool:
         return any(path[:2] == (group, version) for path in self._by_path)
 
+    def has_group(self, group: str) -> bool:
+        return any(path[0] == group for path in self._by_path)
+
     def groups(self) -> dict[str, list[str]]:
         """Return the versions of each group, preferred first, groups in order of arrival."""
         groups: dict[str, list[str]] = {}

@@ -31,6 +31,8 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
         self.text = text
         self.resume = resume
+        self.after_s = 0.0
+        """How long the server tries before it gives this answer."""
 
     def body(self) -> dict[str, Any]:
         """Return the Status object."""
@@ -149,6 +151,13 @@ def unauthorized() -> ApiError:
     return ApiError(401, "Unauthorized", "Unauthorized")
 
 
+def conflict_of_kind(resource: Resource, name: str, why: str) -> ApiError:
+    """Return the conflict of a failed precondition of a DELETE, which names the kind instead of the resource."""
+    kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
+    details = _details(resource, name) | {"kind": resource.kind}
+    return ApiError(409, "Conflict", f'Operation cannot be fulfilled on {kind} "{name}": {why}', details=details)
+
+
 def method_not_allowed() -> ApiError:
     message = "the server does not allow this method on the requested resource"
     return ApiError(405, "MethodNotAllowed", message, details={})
@@ -159,9 +168,19 @@ def unsupported_media_type(accepted: Sequence[str]) -> ApiError:
     return ApiError(415, "UnsupportedMediaType", message)
 
 
+def unsupported_patch() -> ApiError:
+    return ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
+
+
 def not_acceptable(accepted: Sequence[str]) -> ApiError:
-    message = f"only the following media types are accepted: {', '.join(accepted)}"
-    return ApiError(406, "NotAcceptable", message)
+    message = f"406: Not Acceptable\n\nAvailable representations: {', '.join(accepted)}"
+    return ApiError(406, "NotAcceptable", message, details={})
+
+
+def wrong_form(asked: str, *, a_list: bool) -> ApiError:
+    """A single object was asked for where there is a list, or the other way round."""
+    what = "a list" if a_list else "not a list"
+    return ApiError(406, "NotAcceptable", f"you requested {asked}, but the requested object is {what}")
 
 
 def too_large() -> ApiError:
@@ -179,9 +198,11 @@ def expired(message: str, *, resume: str = "") -> ApiError:
 
 
 def future_version(asked: int, current: int) -> ApiError:
-    message = f"Too large resource version: {asked}, current: {current}"
+    message = f"Timeout: Too large resource version: {asked}, current: {current}"
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
-    return ApiError(504, "Timeout", message, details={"causes": [cause], "retryAfterSeconds": 1})
+    error = ApiError(504, "Timeout", message, details={"causes": [cause], "retryAfterSeconds": 1})
+    error.after_s = 3.0
+    return error
 
 
 def too_many_requests(retry_after_s: int) -> ApiError:

@@ -3,10 +3,10 @@
 Objects handed in and out are never changed in place: every write stores a new dict, so readers keep what they saw.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -14,9 +14,6 @@ Key = tuple[str, str]
 Collection = tuple[str, str]
 """(group, plural)."""
 EventType = Literal["ADDED", "MODIFIED", "DELETED"]
-
-SNAPSHOTS: Final = 64
-"""Lists kept for paging; a page asked of an older list is 410."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +119,6 @@ class Storage:
         self._window = window
         self._floor = 0
         self._shelves: dict[Collection, _Shelf] = {}
-        self._snapshots: OrderedDict[tuple[Collection, int], list[Object]] = OrderedDict()
         self.kinship = Kinship()
         self.listeners: list[Callable[[Collection, Event], None]] = []
 
@@ -135,7 +131,7 @@ class Storage:
         shelf = self._shelves.get(collection)
         if shelf is None:
             return []
-        return [obj for key, obj in sorted(shelf.objects.items()) if not namespace or key[0] == namespace]
+        return [obj for key, obj in sorted(shelf.objects.items(), key=lambda item: item[0]) if not namespace or key[0] == namespace]
 
     def everything(self) -> Iterable[tuple[Collection, Key, Object]]:
         """Yield all objects of all collections."""
@@ -161,20 +157,24 @@ class Storage:
         self._publish(collection, shelf, Event(type="DELETED", rv=self.rv, key=key, obj=last, previous=previous))
         return last
 
-    def snapshot(self, collection: Collection, rv: int) -> list[Object] | None:
-        """Return the list as it was at `rv`, if kept."""
-        if rv == self.rv:
-            return self.items(collection)
-        return self._snapshots.get((collection, rv))
+    def items_at(self, collection: Collection, rv: int) -> list[Object]:
+        """Return the objects of a collection as they were at `rv`, ordered by namespace and name.
 
-    def keep_snapshot(self, collection: Collection) -> None:
-        """Keep the present list for the later pages of a paged list."""
-        self._snapshots[collection, self.rv] = self.items(collection)
-        while len(self._snapshots) > SNAPSHOTS:
-            self._snapshots.popitem(last=False)
-
-    def forget_snapshots(self) -> None:
-        self._snapshots.clear()
+        Raises:
+            HistoryGone: Changes after `rv` are not kept any more.
+        """
+        shelf = self._shelf(collection)
+        if rv < shelf.gone_before:
+            raise HistoryGone(shelf.gone_before)
+        objects = dict(shelf.objects)
+        for event in reversed(shelf.history):
+            if event.rv <= rv:
+                break
+            if event.previous is None:
+                objects.pop(event.key, None)
+            else:
+                objects[event.key] = event.previous
+        return [obj for _, obj in sorted(objects.items(), key=lambda item: item[0])]
 
     def subscribe(self, collection: Collection, since: int, wake: Callable[[], None]) -> Subscription:
         """Return the changes after version `since`; a version of the future starts there, silently.
@@ -207,7 +207,6 @@ class Storage:
         for shelf in self._shelves.values():
             shelf.history.clear()
             shelf.gone_before = self.rv
-        self.forget_snapshots()
 
     def backup(self) -> "Backup":
         """Return the present content for `restore`."""
@@ -219,7 +218,6 @@ class Storage:
         Open watches stay open and skip every change until the counter passes what they have seen.
         """
         self.rv = backup.rv
-        self.forget_snapshots()
         self.kinship = Kinship()
         for collection, shelf in self._shelves.items():
             for key, obj in backup.objects.get(collection, {}).items():

@@ -70,17 +70,19 @@ def test_objects_are_not_changed_in_place() -> None:
     assert before["data"] == 1
 
 
-def test_snapshots_serve_later_pages() -> None:
-    """A kept list does not see what was written after it."""
-    storage = Storage()
-    _put(storage, "a")
+def test_past_lists_are_rebuilt() -> None:
+    """The list of an earlier version has what was there then, as it was."""
+    storage = Storage(window=3)
+    _put(storage, "a", data=1)
     rv = storage.rv
-    storage.keep_snapshot(MAPS)
     _put(storage, "b")
-    kept = storage.snapshot(MAPS, rv)
-    assert kept is not None
-    assert [obj["metadata"]["name"] for obj in kept] == ["a"]
-    assert storage.snapshot(MAPS, rv - 1) is None
+    _put(storage, "a", data=2)
+    storage.remove(MAPS, ("n", "a"))
+    then = storage.items_at(MAPS, rv)
+    assert [(obj["metadata"]["name"], obj["data"]) for obj in then] == [("a", 1)]
+    assert [obj["metadata"]["name"] for obj in storage.items_at(MAPS, storage.rv)] == ["b"]
+    with pytest.raises(HistoryGone):
+        storage.items_at(MAPS, rv - 1)
 
 
 def test_restore_rewinds_silently() -> None:
