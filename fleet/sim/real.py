@@ -168,7 +168,8 @@ class Rack:
     async def compact(self) -> int:
         """Make etcd forget all history before now, for every plane; return the revision.
 
-        A server keeps answering watches from its own cache until it restarts; after that old versions are gone (410).
+        A list at an exact old version and an old continue token then get 410, once the server's own cache of recent
+        history cannot answer: after a restart. (Watches from an old version get 410 after a restart in any case.)
         """
         status = await self._etcd_call("/v3/maintenance/status", {})
         revision = int(status["header"]["revision"])

@@ -69,6 +69,10 @@ class Site:
         """Return the rules of the pods of one control plane."""
         return self._rules[plane.name]
 
+    def compact(self) -> None:
+        """Make etcd forget all history before now; see `Rack.compact`."""
+        self._call(self._rack.compact())
+
     def _call(self, coro: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coro, self._loop).result(GROW_TIMEOUT_S)
 

@@ -235,6 +235,21 @@ async def test_server_comes_back_with_its_data(plane: ControlPlane, namespace: s
     await until(all_ready)
 
 
+async def test_restart_and_compaction_forget_the_past(site: Site, plane: ControlPlane, namespace: str) -> None:
+    """A restarted server answers a watch from an old version with 410, and after a compaction an exact list too."""
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    old = (await plane.request("GET", path)).body["metadata"]["resourceVersion"]
+    await create(plane, path, {"metadata": {"name": "it"}})
+    exact = f"{path}?resourceVersion={old}&resourceVersionMatch=Exact"
+    assert (await plane.request("GET", exact)).code == 200
+    site.compact()
+    await plane.stop(grace_s=0)
+    await plane.start()
+    assert (await plane.request("GET", exact)).code == 410
+    event = (await plane.request("GET", f"{path}?watch=1&resourceVersion={old}&timeoutSeconds=5")).body
+    assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
+
+
 async def test_frozen_server_does_not_answer(plane: ControlPlane, namespace: str) -> None:
     """A paused server takes connections and says nothing; afterwards it goes on as if nothing was."""
     await plane.pause()
