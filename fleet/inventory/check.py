@@ -1,0 +1,143 @@
+"""What is wrong between documents: unknown names, cycles, one cluster under two names. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from fleet.document import Path
+from fleet.errors import Problem
+from fleet.inventory.parse import nearest
+from fleet.inventory.schema import App, Cluster, Entry, Environment
+from fleet.inventory.targeting import plan_targets
+from fleet.inventory.value import Inventory, Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A problem between documents, the document to blame, and what it misses."""
+
+    key: Key
+    problem: Problem
+    missing: Key | None = None
+
+
+def check_entries(
+    entries: Mapping[Key, Entry], *, refused: Mapping[Key, Entry], standing: Mapping[Key, Entry]
+) -> list[Fault]:
+    """Return every fault between documents.
+
+    `refused` are documents that exist but were left out. Of two documents that exclude each other, the one that is
+    `standing`, in force already, is not the one to blame.
+    """
+    return [
+        *_check_references(entries, refused),
+        *_check_cycles(entries, "App", "dependsOn"),
+        *_check_cycles(entries, "Environment", "after"),
+        *_check_connections(sorted(entries.items(), key=lambda item: standing.get(item[0]) != item[1])),
+    ]
+
+
+def check_targets(inventory: Inventory) -> list[Problem]:
+    """Return the problems of single targets, each once per app and message, at the field that causes them."""
+    problems: dict[tuple[str, str], Problem] = {}
+    for target in plan_targets(inventory).values():
+        if target.problem:
+            field = "dependsOn" if target.problem.startswith("depends on") else "path"
+            problems.setdefault((target.id.app, target.problem), target.app.problem(("spec", field), target.problem))
+    return list(problems.values())
+
+
+def list_references(entry: Entry) -> Iterator[tuple[Path, Key]]:
+    """Yield (field, kind and name) of every document that this one names."""
+    if isinstance(entry, Cluster):
+        yield ("spec", "environment"), ("Environment", entry.spec.environment)
+    elif isinstance(entry, Environment):
+        for index, name in enumerate(entry.spec.after):
+            yield ("spec", "after", index), ("Environment", name)
+    elif isinstance(entry, App):
+        yield ("spec", "repository"), ("Repository", entry.spec.repository)
+        for index, name in enumerate(entry.spec.targets.environments):
+            yield ("spec", "targets", "environments", index), ("Environment", name)
+        for index, name in enumerate(entry.spec.targets.clusters):
+            yield ("spec", "targets", "clusters", index), ("Cluster", name)
+        for index, override in enumerate(entry.spec.overrides):
+            if override.environment is not None:
+                yield ("spec", "overrides", index, "environment"), ("Environment", override.environment)
+            if override.cluster is not None:
+                yield ("spec", "overrides", index, "cluster"), ("Cluster", override.cluster)
+        for index, dependency in enumerate(entry.spec.depends_on):
+            yield ("spec", "dependsOn", index, "app"), ("App", dependency.app)
+
+
+def _check_references(entries: Mapping[Key, Entry], refused: Mapping[Key, Entry]) -> Iterator[Fault]:
+    for key, entry in entries.items():
+        for path, named in list_references(entry):
+            if named in entries:
+                continue
+            kind, name = named
+            if named in refused:
+                message = f"{kind.lower()} {name} is itself refused: see {refused[named].origin}"
+            else:
+                known = [other for of_kind, other in entries if of_kind == kind]
+                message = f"there is no {kind.lower()} {name}{nearest(name, known)}"
+            yield Fault(key=key, problem=entry.problem(path, message), missing=named)
+
+
+def _check_cycles(entries: Mapping[Key, Entry], kind: str, field: str) -> Iterator[Fault]:
+    edges = {
+        key: [(path, named) for path, named in list_references(entry) if path[1] == field and named in entries]
+        for key, entry in entries.items()
+        if key[0] == kind
+    }
+    for key, named_by_key in edges.items():
+        for path, named in named_by_key:
+            way = _find_way(edges, named, key)
+            if way:
+                places = " -> ".join(f"{name} ({entries[kind, name].origin})" for kind, name in [key, *way])
+                message = f"{field} forms a cycle: {places}"
+                yield Fault(key=key, problem=entries[key].problem(path, message))
+                break
+
+
+def _find_way(edges: Mapping[Key, list[tuple[Path, Key]]], start: Key, end: Key) -> list[Key]:
+    """Return the shortest way from `start` to `end`, both included; empty if there is none."""
+    came_from: dict[Key, Key | None] = {start: None}
+    queue = [start]
+    for key in queue:
+        if key == end:
+            way: list[Key] = []
+            step: Key | None = end
+            while step is not None:
+                way.append(step)
+                step = came_from[step]
+            return way[::-1]
+        for _, named in edges[key]:
+            if named not in came_from:
+                came_from[named] = key
+                queue.append(named)
+    return []
+
+
+def _check_connections(entries: Iterable[tuple[Key, Entry]]) -> Iterator[Fault]:
+    """Find one API server under two names: both would write it, and each undo the other."""
+    first: dict[tuple[object, ...], Cluster] = {}
+    for key, entry in entries:
+        if not isinstance(entry, Cluster):
+            continue
+        for identity, field in _identify(entry):
+            other = first.setdefault(identity, entry)
+            if other is not entry:
+                message = f"cluster {other.name} ({other.origin}) is the same API server; name it once"
+                yield Fault(key=key, problem=entry.problem(("spec", *field), message))
+                break
+
+
+def _identify(cluster: Cluster) -> Iterator[tuple[tuple[object, ...], Path]]:
+    connection = cluster.spec.connection
+    if cluster.spec.uid:
+        yield ("uid", cluster.spec.uid), ("uid",)
+    if connection.kubeconfig is not None and connection.kubeconfig.file is not None:
+        yield ("file", connection.kubeconfig.file, connection.kubeconfig.context), ("connection", "kubeconfig")
+    if connection.server is not None:
+        yield ("server", connection.server, connection.proxy_url), ("connection", "server")
+    if connection.in_cluster:
+        yield ("inCluster",), ("connection", "inCluster")
