@@ -70,7 +70,8 @@ class Api:
         decoded: Any = text.decode()
         if "json" in answer.headers.get("Content-Type", "") and text:
             decoded = json.loads(text)
-        return Reply(code=answer.status, headers=dict(answer.headers.items()), body=decoded)
+        joined = {name: ", ".join(answer.headers.get_all(name, ())) for name in answer.headers}
+        return Reply(code=answer.status, headers=joined, body=decoded)
 
     def close(self) -> None:
         self._connection.close()
