@@ -1,6 +1,6 @@
 """What fleet does to objects of one cluster: server-side apply, delete, read, JSON patch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from fleet.object import GroupKind, Gvk, Manifest, ObjectKey
 PATCH_MANAGER = "fleet-patch"
 """Manager of JSON patches: the same name for applies and updates would make us conflict with ourselves."""
 PAGE = 500
+PLANNED_TRIES = 5
 NAMESPACE = Gvk("", "v1", "Namespace")
 
 
@@ -235,6 +236,35 @@ class KubeApi:
             priority=priority,
         )
         return decode_observed(reply.body, resource.gvk)
+
+    async def patch_planned(
+        self,
+        key: ObjectKey,
+        plan: Callable[[Observed], Sequence[Mapping[str, object]] | None],
+        *,
+        priority: Priority,
+        observed: Observed | None = None,
+    ) -> Observed:
+        """Patch an object by what `plan` makes of its newest metadata; None from `plan` means: nothing to do.
+
+        Controllers write status all the time, so a patch bound to a resourceVersion often loses: it is planned again on a
+        fresh read, up to five times. `observed` saves the first read.
+
+        Raises: KubeError; Conflict when every try lost; NotFound when the object is gone.
+        """
+        for _ in range(PLANNED_TRIES):
+            current = observed or await self.get_metadata(key, priority=priority)
+            observed = None
+            if current is None:
+                raise NotFound("it is gone", subject=str(key))
+            patch = plan(current)
+            if patch is None:
+                return current
+            try:
+                return await self.patch_json(key, patch, priority=priority)
+            except Conflict as error:
+                lost = error
+        raise lost
 
     async def can_i(self, verb: str, group: str, resource: str, namespace: str) -> bool:
         """Ask the server whether we may do `verb` on a resource (plural). Raises: KubeError."""

@@ -173,7 +173,7 @@ async def test_adoption_without_managed_fields(plane: ControlPlane, namespace: s
 
 async def test_adoption_of_volumes_webhooks_and_namespaces(plane: ControlPlane) -> None:
     """A PV's claimRef, a webhook's caBundle and a namespace's pod-security labels survive adoption and repair."""
-    volume = {
+    volume: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
         "metadata": {"name": "adopted-pv"},
@@ -204,11 +204,11 @@ async def test_adoption_of_volumes_webhooks_and_namespaces(plane: ControlPlane) 
             "webhooks": [{**hook, "clientConfig": {**hook["clientConfig"], **client_config}}],
         }
 
-    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "adopted-ns"}}
+    space: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "adopted-ns"}}
     level = {"pod-security.kubernetes.io/enforce": "baseline"}
     async with connect(plane) as c:
         try:
-            await plane.kubectl("create", "-f", "-", stdin=json.dumps({**volume, "spec": {**volume["spec"], **claim}}))  # type: ignore[dict-item]
+            await plane.kubectl("create", "-f", "-", stdin=json.dumps({**volume, "spec": {**volume["spec"], **claim}}))
             await plane.kubectl("create", "-f", "-", stdin=json.dumps(webhook(caBundle=json_ca(plane))))
             await plane.kubectl(
                 "create", "-f", "-", stdin=json.dumps({**space, "metadata": {"name": "adopted-ns", "labels": level}})
