@@ -18,6 +18,7 @@ from fleet.sim.real import find_binaries
 ENVTEST: Final = Path(__file__).resolve().parents[2] / "tools" / "envtest"
 PROGRAMS: Final = {"etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kustomize"}
 FAKE_GO: Final = """#!/bin/sh
+if [ "$1" = env ]; then echo "${GO_VERSION:-go1.99.0}"; exit; fi
 echo "$GOTOOLCHAIN $CGO_ENABLED $*" >> "$GO_NOTES"
 echo "noise on stdout"
 [ -z "$GO_FAILS" ] || exit 7
@@ -148,12 +149,21 @@ def test_damaged_directory_is_built_anew(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 1), (("--optional",), 0)])
-def test_without_go_says_what_to_do(machine: Machine, options: tuple[str, ...], code: int) -> None:
-    """Without Go there is advice on stderr and no directory on stdout; only `--optional` makes that a success."""
-    answered, output, complaint = machine.run(*options, PATH="/nonexistent")
+@pytest.mark.parametrize("without", [{"PATH": "/nonexistent"}, {"GO_VERSION": "go1.9.7"}, {"GO_VERSION": "nonsense"}])
+def test_without_go_says_what_to_do(
+    machine: Machine, options: tuple[str, ...], code: int, without: dict[str, str]
+) -> None:
+    """Without a Go new enough there is advice on stderr and no directory on stdout; `--optional` makes that a success."""
+    answered, output, complaint = machine.run(*options, **without)
     assert (answered, output) == (code, "")
     assert "KUBEBUILDER_ASSETS" in complaint
     assert "Install Go" in complaint
+
+
+@pytest.mark.parametrize("version", ["go1.26.0", "go1.27rc1", "go1.26.8 X:nocoverageredesign", "go2.0"])
+def test_new_enough_go_builds(machine: Machine, version: str) -> None:
+    """Whatever Go calls itself, a version from the module files' on will do."""
+    assert machine.run(GO_VERSION=version)[0] == 0
 
 
 def test_locate_never_builds(machine: Machine) -> None:

@@ -7,7 +7,7 @@ second call has nothing to do and a version bump builds anew beside the old one.
 
     build.py             build what is missing, then print the directory (the last and only line on stdout)
     build.py --locate    print the directory if it is ready; exit 1 otherwise, without building
-    build.py --optional  without a Go toolchain explain what is missing and exit 0
+    build.py --optional  without a Go new enough explain what is missing and exit 0
 
 `KUBEBUILDER_ASSETS`, when it names a directory with etcd and kube-apiserver, wins over building.
 Needs only Python 3.11 and Go; no package of the project.
@@ -75,7 +75,7 @@ class BuildError(Exception):
 
 
 class GoMissing(BuildError):
-    """No Go toolchain on this machine."""
+    """No Go toolchain on this machine that could build the modules."""
 
 
 def digest(modules: Path) -> str:
@@ -162,13 +162,26 @@ def program_file(package: str) -> str:
     return parent if re.fullmatch(r"v\d+", last) else last
 
 
-def require_go(environment: Mapping[str, str]) -> None:
+def require_go(modules: Path, environment: Mapping[str, str]) -> None:
     """Refuse with a reason a person can act on, before minutes are spent."""
-    if shutil.which("go", path=environment.get("PATH")) is None:
-        raise GoMissing(
-            "no Go toolchain on PATH, so the real API servers that tests/cluster needs cannot be built. "
-            "Install Go 1.26 or newer, or point KUBEBUILDER_ASSETS at a directory with etcd and kube-apiserver."
-        )
+    needed = max(_numbers(each.read_text(), r"^go (\S+)$") for each in modules.glob("*/go.mod"))
+    advice = (
+        f"the real API servers that tests/cluster needs cannot be built. Install Go {'.'.join(map(str, needed[:2]))} "
+        "or newer, or point KUBEBUILDER_ASSETS at a directory with etcd and kube-apiserver."
+    )
+    go = shutil.which("go", path=environment.get("PATH"))
+    if go is None:
+        raise GoMissing(f"no Go toolchain on PATH, so {advice}")
+    asked = subprocess.run(
+        [go, "env", "GOVERSION"], env=go_environment(environment), capture_output=True, text=True, check=False
+    )
+    if _numbers(asked.stdout, r"^go(\d\S*)") < needed:
+        raise GoMissing(f"Go is too old ({asked.stdout.strip() or 'of unknown version'}), so {advice}")
+
+
+def _numbers(text: str, pattern: str) -> tuple[int, ...]:
+    found = re.search(pattern, text, re.MULTILINE)
+    return tuple(int(each) for each in re.findall(r"\d+", found.group(1))[:3]) if found else ()
 
 
 @contextmanager
@@ -189,7 +202,7 @@ def build(modules: Path, environment: Mapping[str, str]) -> Path:
     ready = locate(modules, environment)
     if ready is not None:
         return ready
-    require_go(environment)
+    require_go(modules, environment)
     root = cache_root(environment)
     with locked(root):
         ready = locate(modules, environment)
@@ -217,7 +230,7 @@ def main() -> int:
     """Run the command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description="Build etcd, kube-apiserver and friends for tests, once per user.")
     parser.add_argument("--locate", action="store_true", help="only print the directory if it is ready")
-    parser.add_argument("--optional", action="store_true", help="exit 0 when there is no Go toolchain")
+    parser.add_argument("--optional", action="store_true", help="exit 0 when there is no Go that could build")
     options = parser.parse_args()
     if options.locate:
         ready = locate(HERE, os.environ)
