@@ -34,6 +34,7 @@ LIST_SILENCE_S = 10.0
 """A server may accept a streaming list and never complete it."""
 WATCH_LASTS_S = (240, 480)
 OPEN_S = 20.0
+STREAMING_LIST = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
 PAGE = 500
 MOST_LINE_BYTES = 64 * 1024 * 1024
 EVENTS_PER_TURN = 50
@@ -277,8 +278,7 @@ class _Watch:
         lasts_s = self._clock.rng.randint(*WATCH_LASTS_S)
         params = {**self._selectors(), "watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(lasts_s)}
         if listing:
-            params["sendInitialEvents"] = "true"
-            params["resourceVersionMatch"] = "NotOlderThan"
+            params.update(STREAMING_LIST)
         params["resourceVersion"] = "" if listing else self._state.rv
         return params
 

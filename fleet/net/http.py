@@ -142,4 +142,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _find(error: BaseException, kind: type[E]) -> E | None:
-    return next((e for e in _chain(error) if isinstance(e, kind)), None)
+    """Return the innermost error of a kind: aiohttp's wrappers inherit from what they wrap, without its details."""
+    return next((e for e in reversed(list(_chain(error))) if isinstance(e, kind)), None)
