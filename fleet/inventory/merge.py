@@ -5,21 +5,23 @@ between documents keeps its last good version; a document that vanished stays un
 for as long as another document names it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fleet.errors import Problem
 from fleet.inventory.check import Fault, check_entries, check_targets
 from fleet.inventory.schema import Entry
-from fleet.inventory.value import File, Inventory, Key, Scan
+from fleet.inventory.value import Inventory, Key, Scan
 
 
 def merge(previous: Inventory | None, scan: Scan, *, quiet: bool) -> Inventory:
     """Return the inventory that is in force after `scan`; removals count only when the directory is `quiet`."""
     draft = _Draft(previous=dict(previous.entries) if previous else {})
-    partial = _find_partial(previous, scan)
-    _take_files(draft, scan)
-    pending = [] if quiet and not partial else [key for key in draft.previous if key not in draft.entries]
+    bad = {path for path, file in scan.files.items() if file.problems}
+    unknown = bad - (previous.known_files if previous else frozenset())
+    _take_files(draft, scan, unknown)
+    # A bad file that nobody has seen right may hold, under a new name, what seems to have vanished.
+    pending = [] if quiet and not unknown else [key for key in draft.previous if key not in draft.entries]
     for key in pending:
         draft.entries[key] = draft.previous[key]
     _settle(draft)
@@ -28,8 +30,8 @@ def merge(previous: Inventory | None, scan: Scan, *, quiet: bool) -> Inventory:
         entries=dict(sorted(draft.entries.items())),
         digest=scan.digest,
         pending=tuple(sorted(pending)),
-        partial=partial,
-        complete=not partial and not draft.refused,
+        known_files=frozenset(scan.files) - unknown,
+        complete=not unknown and not draft.refused,
         quiet=quiet,
     )
     problems = {*draft.problems, *(p for file in scan.files.values() for p in file.problems), *check_targets(inventory)}
@@ -46,29 +48,19 @@ class _Draft:
     problems: list[Problem] = field(default_factory=list)
 
 
-def _find_partial(previous: Inventory | None, scan: Scan) -> frozenset[str]:
-    """Return the bad files of which something is missing: nobody knows which documents they were to hold."""
-    bad = {path for path, file in scan.files.items() if file.problems}
-    if previous is None:
-        return frozenset(bad)
-    known = {entry.origin.file for entry in previous.entries.values()}
-    return frozenset(path for path in bad if path in previous.partial or path not in known)
+def _take_files(draft: _Draft, scan: Scan, unknown: set[str]) -> None:
+    """Take the documents of good files; then fill in from the last good version of bad ones.
 
-
-def _take_files(draft: _Draft, scan: Scan) -> None:
-    """Take the documents of good files; then fill in from the last good version of bad ones."""
+    Of a bad file that was never right, what can be read is taken.
+    """
     for path, file in scan.files.items():
         for entry in file.entries if not file.problems else ():
             _take(draft, path, entry)
     for path, file in scan.files.items():
         if file.problems:
-            for entry in _last_good(draft, path, file):
+            kept = [entry for entry in draft.previous.values() if entry.origin.file == path]
+            for entry in file.entries if path in unknown else kept:
                 draft.entries.setdefault(entry.key, entry)
-
-
-def _last_good(draft: _Draft, path: str, file: File) -> Iterator[Entry] | tuple[Entry, ...]:
-    kept = [entry for entry in draft.previous.values() if entry.origin.file == path]
-    return iter(kept) if kept else file.entries
 
 
 def _take(draft: _Draft, path: str, entry: Entry) -> None:
@@ -91,31 +83,31 @@ def _settle(draft: _Draft) -> None:
     while changed:
         changed = False
         for fault in check_entries(draft.entries, refused=draft.refused, standing=draft.previous):
-            problem = _yield_to(draft, fault)
-            if problem is not None:
-                changed = True
-            place = (problem or fault.problem)[:4]
-            if place not in seen:
-                seen.add(place)
-                draft.problems.append(problem or fault.problem)
+            changed |= _yield_to(draft, fault)
+            stays = fault.missing in draft.entries
+            message = f"{fault.problem.message}; the removed one stays in force until then"
+            problem = fault.problem._replace(message=message) if stays else fault.problem
+            if problem[:4] not in seen:
+                seen.add(problem[:4])
+                draft.problems.append(problem)
 
 
-def _yield_to(draft: _Draft, fault: Fault) -> Problem | None:
-    """Change the draft so that `fault` may end; return the problem to show, None where nothing can be changed."""
+def _yield_to(draft: _Draft, fault: Fault) -> bool:
+    """Change the draft so that `fault` may end; return False where nothing can be changed."""
     entry, before = draft.entries.get(fault.key), draft.previous.get(fault.key)
     if entry is None:
-        return None
+        return False
     if before is None:
         draft.refused[fault.key] = draft.entries.pop(fault.key)
-        return fault.problem
+        return True
     if before is not entry and before != entry:
         draft.entries[fault.key] = before
-        return fault.problem
+        return True
     missing = draft.previous.get(fault.missing) if fault.missing else None
     if missing is None or missing.key in draft.entries:
-        return None
+        return False
     draft.entries[missing.key] = missing
-    return fault.problem._replace(message=f"{fault.problem.message}; the removed one stays in force until then")
+    return True
 
 
 def list_changes(before: Mapping[Key, Entry], after: Mapping[Key, Entry]) -> list[Key]:

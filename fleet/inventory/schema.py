@@ -55,9 +55,9 @@ def _require_one(model: Model, *names: str) -> None:
 class Requirement(Model):
     """One condition of `matchExpressions`."""
 
-    key: LabelKey
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: tuple[LabelValue, ...] = ()
+    key: LabelKey = Field(description="Label key.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How `values` are compared.")
+    values: tuple[LabelValue, ...] = Field(default=(), description="Label values, for In and NotIn.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -187,7 +187,9 @@ class RepositorySpec(Model):
 
     url: GitUrl = Field(description="https, http or file URL, or a path, relative to the file that names it.")
     ref: Ref = Field(default=Ref.model_construct(branch="main"), description="What to follow; branch main by default.")
-    interval: Annotated[Seconds, Field(ge=1.0)] = Field(default=30.0, description="Time between polls.")
+    interval: Annotated[Seconds, Field(ge=1.0)] = Field(
+        default=30.0, description="Time between polls; at least 1s.", json_schema_extra={"default": "30s"}
+    )
     auth: Auth | None = Field(default=None, description="Credentials.")
     allow_rewrites: bool = Field(default=False, description="Follow a branch whose history was rewritten.")
 

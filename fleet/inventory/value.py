@@ -46,8 +46,8 @@ class Inventory:
     """Of the files' bytes."""
     pending: tuple[Key, ...] = ()
     """Vanished documents that stay until the directory has been quiet."""
-    partial: frozenset[str] = frozenset()
-    """Bad files of which some documents are in force, or none, but not all."""
+    known_files: frozenset[str] = frozenset()
+    """Files that were right when last they could be: if they are bad now, what they held is known."""
     complete: bool = True
     """False when a file or a document had to be left out, there being no good version of it."""
     quiet: bool = True
