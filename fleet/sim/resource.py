@@ -44,6 +44,12 @@ class Resource:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
+    def stored_as(self) -> str:
+        """The apiVersion objects are stored under."""
+        version = self.storage_version or self.version
+        return f"{self.group}/{version}" if self.group else version
+
+    @property
     def collection(self) -> tuple[str, str]:
         """Identity of the stored collection, the same for all versions."""
         return (self.group, self.plural)
@@ -78,6 +84,10 @@ class Registry:
     def find(self, group: str, version: str, plural: str) -> Resource | None:
         return self._by_path.get((group, version, plural))
 
+    def versions(self, group: str, plural: str) -> list[Resource]:
+        """Return every served version of a resource."""
+        return [r for path, r in self._by_path.items() if (path[0], path[2]) == (group, plural)]
+
     def find_kind(self, api_version: str, kind: str) -> Resource | None:
         """Return the resource of a manifest's apiVersion and kind."""
         for resource in self._by_path.values():
@@ -92,8 +102,8 @@ class Registry:
     def has_version(self, group: str, version: str) -> bool:
         return any(path[:2] == (group, version) for path in self._by_path)
 
-    def has_group(self, group: str) -> bool:
-        return any(path[0] == group for path in self._by_path)
+    def has_builtin_group(self, group: str) -> bool:
+        return any(path[0] == group and not resource.custom for path, resource in self._by_path.items())
 
     def groups(self) -> dict[str, list[str]]:
         """Return the versions of each group, preferred first, groups in order of arrival."""

@@ -131,7 +131,11 @@ class Storage:
         shelf = self._shelves.get(collection)
         if shelf is None:
             return []
-        return [obj for key, obj in sorted(shelf.objects.items(), key=lambda item: item[0]) if not namespace or key[0] == namespace]
+        return [
+            obj
+            for key, obj in sorted(shelf.objects.items(), key=lambda item: item[0])
+            if not namespace or key[0] == namespace
+        ]
 
     def everything(self) -> Iterable[tuple[Collection, Key, Object]]:
         """Yield all objects of all collections."""

@@ -64,7 +64,13 @@ def version(name: str, *, storage: bool = True, served: bool = True, **propertie
 
 
 def definition(group: str, *versions: dict[str, Any], **spec: Any) -> dict[str, Any]:
-    names = {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList", "shortNames": ["wd"]}
+    names = {
+        "plural": "widgets",
+        "singular": "widget",
+        "kind": "Widget",
+        "listKind": "WidgetList",
+        "shortNames": ["wd"],
+    }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -62,8 +62,10 @@ def test_delete_preconditions(api: Api, maps: str) -> None:
     assert other.error == (
         409,
         "Conflict",
-        f'Operation cannot be fulfilled on ConfigMap "a": the UID in the precondition (zz) does not match the UID in '
-        f"record ({uid}). The object might have been deleted and then recreated",
+        (
+            f'Operation cannot be fulfilled on ConfigMap "a": the UID in the precondition (zz) does not match the UID in '
+            f"record ({uid}). The object might have been deleted and then recreated"
+        ),
     )
     assert other.body["details"] == {"name": "a", "kind": "ConfigMap"}
     stale = api.delete(f"{maps}/a", {"preconditions": {"uid": uid, "resourceVersion": "1"}})
