@@ -77,6 +77,16 @@ class Document:
         at = (held_by if key else found).start_mark
         return self._segment.line + at.line + 1, at.column + 1
 
+    def is_plain(self, path: Path) -> bool:
+        """Tell whether the scalar at `path` stands there without quotes, so that its text decides what it is."""
+        node = self._segment.node(self._index)
+        for part in path:
+            step = _step(node, part) if node is not None else None
+            if step is None:
+                return False
+            node = step[1]
+        return isinstance(node, yaml.ScalarNode) and not node.style
+
 
 def load_documents(data: bytes, file: str, *, limits: Limits = DEFAULT_LIMITS) -> list[Document]:
     """Return the non-empty documents of a file.
@@ -231,6 +241,8 @@ def _to_float32(value: float) -> float:
 
 _TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "binary", "timestamp")}
 _TAGS["!"] = "str"
+# Neither tags nor aliases are named in messages: a password that begins with ! or * is taken for one.
+_UNKNOWN_TAG = "the tag (!) is not one that Kubernetes reads; put it in quotes if it is text"
 _MAPPING_TAG = "tag:yaml.org,2002:map"
 _SEQUENCE_TAG = "tag:yaml.org,2002:seq"
 _KINDS = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
@@ -415,7 +427,7 @@ class _Reader:
             return _resolve(event.value)
         wanted = _TAGS.get(event.tag)
         if wanted is None:
-            self._problem(event, path, f"the tag {event.tag} is not one that Kubernetes reads")
+            self._problem(event, path, _UNKNOWN_TAG)
         if wanted in (None, "str", "timestamp"):
             return event.value
         if wanted == "binary":
@@ -439,9 +451,9 @@ class _Reader:
         """Return a copy of what an alias stands for, within the budget."""
         anchor = self._anchors.get(event.anchor)
         if anchor is None:
-            self._refuse(event, path, f"the alias *{event.anchor} names no anchor above it")
+            self._refuse(event, path, "the alias (*) names no anchor above it; put it in quotes if it is text")
         if anchor.open:
-            self._refuse(event, path, f"the anchor &{event.anchor} contains itself")
+            self._refuse(event, path, "the anchor of this alias contains itself")
         self._expanded_nodes += anchor.nodes
         self._expanded_text += anchor.text
         if self._expanded_nodes > self._limits.alias_nodes or self._expanded_text > self._limits.alias_bytes:
@@ -454,7 +466,7 @@ class _Reader:
 
     def _check_tag(self, event: Any, expected: str, path: Path) -> None:
         if event.tag not in (None, "!", expected):
-            self._problem(event, path, f"the tag {event.tag} is not one that Kubernetes reads")
+            self._problem(event, path, _UNKNOWN_TAG)
 
     def _problem(self, event: Any, path: Path, message: str) -> None:
         mark = event.start_mark

@@ -11,7 +11,6 @@ def run(directory: Path, output: str) -> tuple[str, int]:
     """Return what to print and the exit code: 0 if the inventory is right, 2 if not."""
     from fleet.errors import InventoryError
     from fleet.inventory.load import load_inventory
-    from fleet.inventory.targeting import plan_targets
 
     try:
         inventory = load_inventory(directory)
@@ -25,7 +24,7 @@ def run(directory: Path, output: str) -> tuple[str, int]:
         "environment": len(inventory.environments),
         "app": len(inventory.apps),
         "cluster": len(inventory.clusters),
-        "target": len(plan_targets(inventory)),
+        "target": len(inventory.targets),
     }
     if output == "json":
         listed = [problem._asdict() for problem in inventory.problems]

@@ -7,8 +7,7 @@ from fleet.document import Path
 from fleet.errors import Problem
 from fleet.inventory.parse import nearest
 from fleet.inventory.schema import App, Cluster, Entry, Environment
-from fleet.inventory.targeting import plan_targets
-from fleet.inventory.value import Inventory, Key
+from fleet.inventory.value import Key, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +35,10 @@ def check_entries(
     ]
 
 
-def check_targets(inventory: Inventory) -> list[Problem]:
+def check_targets(targets: Iterable[Target]) -> list[Problem]:
     """Return the problems of single targets, each once per app and message, at the field that causes them."""
     problems: dict[tuple[str, str], Problem] = {}
-    for target in plan_targets(inventory).values():
+    for target in targets:
         if target.problem:
             field = "dependsOn" if target.problem.startswith("depends on") else "path"
             problems.setdefault((target.id.app, target.problem), target.app.problem(("spec", field), target.problem))

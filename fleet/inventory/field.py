@@ -1,6 +1,7 @@
 """The kinds of value that inventory fields hold: names, durations, variables, paths."""
 
 import json
+import os.path
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,7 +69,12 @@ def check_tree_path(text: str) -> str:
 
 def _resolve_path(path: Path, info: ValidationInfo) -> Path:
     """Read a relative path from the directory of the file that names it."""
-    return Path(info.context["directory"]) / path if info.context else path
+    return Path(_join(info, str(path)))
+
+
+def _join(info: ValidationInfo, path: str) -> str:
+    # By name, not by inode: the folders of a mounted ConfigMap are links that lead elsewhere.
+    return os.path.normpath(info.context["directory"] / path) if info.context else path
 
 
 def _resolve_url(url: str, info: ValidationInfo) -> str:
@@ -81,7 +87,7 @@ def _resolve_url(url: str, info: ValidationInfo) -> str:
         raise ValueError("credentials do not belong in a URL; name a file that holds them in auth")
     if not url.strip() or "\0" in url or url.startswith("-"):
         raise ValueError("must be an https, http or file URL, or a local path")
-    return url if scheme or not info.context else str(Path(info.context["directory"]) / url)
+    return url if scheme else _join(info, url)
 
 
 def _check_http_url(url: str) -> str:

@@ -69,5 +69,5 @@ def _read_file(path: Path, known: File | None) -> File:
     digest = hashlib.blake2b(data, digest_size=16).digest()
     if known is not None and known.digest == digest:
         return known
-    entries, problems = parse_file(data, str(path))
+    entries, problems = parse_file(data, str(path), path.parent.absolute())
     return File(digest=digest, entries=tuple(entries), problems=tuple(problems))

@@ -6,11 +6,12 @@ for as long as another document names it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fleet.errors import Problem
 from fleet.inventory.check import Fault, check_entries, check_targets
 from fleet.inventory.schema import Entry
+from fleet.inventory.targeting import plan_targets
 from fleet.inventory.value import Inventory, Key, Scan
 
 
@@ -34,8 +35,10 @@ def merge(previous: Inventory | None, scan: Scan, *, quiet: bool) -> Inventory:
         complete=not unknown and not draft.refused,
         quiet=quiet,
     )
-    problems = {*draft.problems, *(p for file in scan.files.values() for p in file.problems), *check_targets(inventory)}
-    return inventory.with_problems(sorted(problems))
+    targets = plan_targets(inventory)
+    in_files = [problem for file in scan.files.values() for problem in file.problems]
+    problems = sorted({*in_files, *draft.problems, *check_targets(targets.values())})
+    return replace(inventory, targets=targets, problems=tuple(problems))
 
 
 @dataclass(slots=True)

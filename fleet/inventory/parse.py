@@ -16,12 +16,16 @@ from fleet.errors import Problem
 from fleet.inventory.schema import API_VERSION, KINDS, NOT_YET, Entry
 
 
-def parse_file(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
-    """Return the documents of a file that are right, and every fault of the others. No message holds a value."""
+def parse_file(data: bytes, file: str, directory: PurePath | None = None) -> tuple[list[Entry], list[Problem]]:
+    """Return the documents of a file that are right, and every fault of the others. No message holds a value.
+
+    Relative paths in the file start at `directory`, by default the one that `file` names.
+    """
+    start = directory or PurePath(file).parent
     documents, problems = parse_documents(data, file)
     entries: list[Entry] = []
     for document in documents:
-        entry, faults = _parse_document(document)
+        entry, faults = _parse_document(document, start)
         problems += faults
         if entry is not None:
             entries.append(entry)
@@ -38,7 +42,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _parse_document(document: Document) -> tuple[Entry | None, list[Problem]]:
+def _parse_document(document: Document, directory: PurePath) -> tuple[Entry | None, list[Problem]]:
     value = document.value
     if not isinstance(value, dict):
         return None, [_problem(document, (), "must be a document with apiVersion, kind, metadata and spec")]
@@ -51,8 +55,7 @@ def _parse_document(document: Document) -> tuple[Entry | None, list[Problem]]:
         return None, [_problem(document, ("kind",), f"must be one of {', '.join(KINDS)}{hint}")]
     try:
         # As JSON, so that lists may fill tuples although types are strict.
-        context = {"directory": PurePath(document.file).parent}
-        entry = model.model_validate_json(json.dumps(value), context=context)
+        entry = model.model_validate_json(json.dumps(value), context={"directory": directory})
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=True)
         return None, [_translate(document, model, detail) for detail in details if not _follows(detail, details)]

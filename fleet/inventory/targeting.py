@@ -1,32 +1,14 @@
 """Which app goes to which cluster, with which variables, from which path. Pure."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from fleet.inventory.field import check_tree_path
-from fleet.inventory.schema import App, Cluster, Entry, Environment, Override, Targets
-from fleet.inventory.value import Inventory
+from fleet.inventory.schema import App, Cluster, Environment, Targets
+from fleet.inventory.value import Inventory, Target
+from fleet.inventory.variable import merge_variables, select_overrides
 from fleet.object import TargetId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """One app on one cluster, with everything the inventory says about the pair."""
-
-    id: TargetId
-    app: App
-    cluster: Cluster
-    environment: Environment
-    path: str
-    """Directory in the repository, nothing left to expand."""
-    variables: Mapping[str, str]
-    origins: Mapping[str, str] = field(compare=False)
-    """Where each variable came from, for people: `Environment production (clusters.d/stages.yaml:3)`."""
-    depends_on: tuple[TargetId, ...]
-    problem: str = ""
-    """Why the target cannot run, empty if it can."""
 
 
 def plan_targets(inventory: Inventory) -> Mapping[TargetId, Target]:
@@ -56,41 +38,13 @@ def matches(targets: Targets, cluster: Cluster) -> bool:
     )
 
 
-def select_overrides(overrides: Sequence[Override], cluster: Cluster) -> Iterator[tuple[int, Override]]:
-    """Yield (index, override) of those that apply to the cluster, weakest first."""
-    for index, override in enumerate(overrides):
-        if (
-            override.cluster == cluster.name
-            or override.environment == cluster.spec.environment
-            or (override.cluster_selector is not None and override.cluster_selector.matches(cluster.labels))
-        ):
-            yield index, override
-
-
-def merge_variables(app: App, environment: Environment, cluster: Cluster) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the variables of a target and where each came from: App < Environment < Cluster < App `overrides`."""
-    layers = [
-        (_describe(app), app.spec.variables),
-        (_describe(environment), environment.spec.variables),
-        (_describe(cluster), cluster.spec.variables),
-        *(
-            (_describe(app, f" overrides[{index}]"), override.variables)
-            for index, override in select_overrides(app.spec.overrides, cluster)
-        ),
-    ]
-    variables: dict[str, str] = {}
-    origins: dict[str, str] = {}
-    for origin, layer in layers:
-        variables |= layer
-        origins |= dict.fromkeys(layer, origin)
-    return dict(sorted(variables.items())), dict(sorted(origins.items()))
-
-
 def expand_path(path: str, cluster: Cluster) -> str:
     """Replace `${environment}`, `${cluster}`, `${label:KEY}` and, for other words, the label of that name.
 
     Raises: ValueError naming the word that has no value.
     """
+    if "${" not in path:
+        return path
 
     def value_of(match: re.Match[str]) -> str:
         word = match[1]
@@ -109,7 +63,7 @@ def _plan_target(
     target_id: TargetId, app: App, cluster: Cluster, environment: Environment, chosen: Mapping[TargetId, object]
 ) -> Target:
     written = app.spec.path
-    for _, override in select_overrides(app.spec.overrides, cluster):
+    for _, override in select_overrides(app, cluster):
         written = override.path or written
     depends_on = tuple(TargetId(target_id.cluster, dependency.app) for dependency in app.spec.depends_on)
     missing = [needed.app for needed in depends_on if needed not in chosen]
@@ -119,19 +73,13 @@ def _plan_target(
         path = expand_path(written, cluster)
     except ValueError as error:
         problem = str(error)
-    variables, origins = merge_variables(app, environment, cluster)
     return Target(
         id=target_id,
         app=app,
         cluster=cluster,
         environment=environment,
         path=path,
-        variables=MappingProxyType(variables),
-        origins=MappingProxyType(origins),
+        variables=MappingProxyType(merge_variables(app, environment, cluster)),
         depends_on=depends_on,
         problem=problem,
     )
-
-
-def _describe(entry: Entry, part: str = "") -> str:
-    return f"{entry.kind} {entry.name}{part} ({entry.origin})"

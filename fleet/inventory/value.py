@@ -1,13 +1,14 @@
-"""The inventory as one immutable value."""
+"""The inventory and its targets as immutable values."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
 
 from fleet.errors import Problem
 from fleet.inventory.schema import App, Cluster, Entry, Environment, Repository
+from fleet.inventory.variable import explain_variables
+from fleet.object import TargetId
 
 Key = tuple[str, str]
 """Kind and name of a document."""
@@ -32,6 +33,27 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One app on one cluster, with everything the inventory says about the pair."""
+
+    id: TargetId
+    app: App
+    cluster: Cluster
+    environment: Environment
+    path: str
+    """Directory in the repository, nothing left to expand."""
+    variables: Mapping[str, str]
+    depends_on: tuple[TargetId, ...]
+    problem: str = ""
+    """Why the target cannot run, empty if it can."""
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each variable came from, for people."""
+        return explain_variables(self.app, self.environment, self.cluster)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """What is in force. `entries` is sorted by kind and name.
 
@@ -52,6 +74,8 @@ class Inventory:
     """False when a file or a document had to be left out, there being no good version of it."""
     quiet: bool = True
     """Whether the directory had been quiet for the removal time when this was made."""
+    targets: Mapping[TargetId, Target] = field(default_factory=dict, repr=False, compare=False)
+    """What `plan_targets` makes of the rest; sorted by cluster and app."""
     repositories: Mapping[str, Repository] = field(init=False, repr=False, compare=False)
     environments: Mapping[str, Environment] = field(init=False, repr=False, compare=False)
     apps: Mapping[str, App] = field(init=False, repr=False, compare=False)
@@ -62,10 +86,6 @@ class Inventory:
         for name, model in _MAPPINGS.items():
             mapping = MappingProxyType({entry.name: entry for entry in entries if isinstance(entry, model)})
             object.__setattr__(self, name, mapping)
-
-    def with_problems(self, problems: Sequence[Problem]) -> Self:
-        """Return the same inventory with these problems."""
-        return replace(self, problems=tuple(problems))
 
     @property
     def authoritative(self) -> bool:

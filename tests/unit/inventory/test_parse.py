@@ -163,7 +163,7 @@ def test_relative_paths_start_at_the_file_that_names_them() -> None:
     (repo, one), _ = parse_file(text.encode(), "/inv/sub/f.yaml")
     assert isinstance(repo, Repository)
     assert isinstance(one, Cluster)
-    assert repo.spec.url == "/inv/sub/../git/x"
+    assert repo.spec.url == "/inv/git/x"
     assert repo.spec.auth is not None
     assert str(repo.spec.auth.token_file) == "/inv/sub/keys/t"
     assert one.spec.connection.kubeconfig is not None

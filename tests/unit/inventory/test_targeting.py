@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.inventory.targeting import Target, plan_targets
+from fleet.inventory.targeting import plan_targets
+from fleet.inventory.value import Target
 from fleet.object import TargetId
 from tests.unit.inventory.build import app, cluster, environment, inventory, repository
 
