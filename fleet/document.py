@@ -561,7 +561,7 @@ def _marker_lines(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 _MARKER = re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def _find_unreadable(data: bytes, file: str) -> Problem | None:

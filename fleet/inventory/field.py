@@ -5,7 +5,7 @@ import os.path
 import re
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo, WithJsonSchema
 
@@ -77,21 +77,38 @@ def _join(info: ValidationInfo, path: str) -> str:
     return os.path.normpath(info.context["directory"] / path) if info.context else path
 
 
+_NOT_A_GIT_URL = "must be an https, http or file URL, or a local path"
+
+
+def _split_url(url: str, complaint: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # parsed only when asked for
+    except ValueError:
+        # The library's own message shows the URL.
+        raise ValueError(complaint) from None
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise ValueError(complaint)
+    return parts
+
+
 def _resolve_url(url: str, info: ValidationInfo) -> str:
     if re.match(r"ssh://|[\w.-]+@[\w.-]+:", url):
         raise ValueError("ssh is not supported yet; use an https URL or a local path")
-    scheme = urlsplit(url).scheme if "://" in url else ""
-    if scheme and scheme not in ("http", "https", "file"):
-        raise ValueError("must be an https, http or file URL, or a local path")
-    if scheme and "@" in urlsplit(url).netloc:
+    if "://" not in url:
+        if not url.strip() or "\0" in url or url.startswith("-"):
+            raise ValueError(_NOT_A_GIT_URL)
+        return _join(info, url)
+    parts = _split_url(url, _NOT_A_GIT_URL)
+    if parts.scheme not in ("http", "https", "file") or (parts.scheme != "file" and not parts.hostname):
+        raise ValueError(_NOT_A_GIT_URL)
+    if "@" in parts.netloc:
         raise ValueError("credentials do not belong in a URL; name a file that holds them in auth")
-    if not url.strip() or "\0" in url or url.startswith("-"):
-        raise ValueError("must be an https, http or file URL, or a local path")
-    return url if scheme else _join(info, url)
+    return url
 
 
 def _check_http_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split_url(url, "must be an https or http URL")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an https or http URL")
     if "@" in parts.netloc:

@@ -78,6 +78,7 @@ def test_keys_become_the_strings_kubectl_makes_of_them(written: str, meant: str)
         ("b: &b {k: 1}\nm: {k: 5, <<: *b}\n", ["f:2:11: m.<<: << brings the key 'k' given before it; put << first"]),
         ("m: {<<: 5}\n", ["f:1:5: m.<<: only a mapping or a list of mappings can be merged"]),
         ("a: [1\n", ["f:2:1: did not find expected ',' or ']' (while parsing a flow sequence that starts on line 1)"]),
+        ("a: \x80\n", ["f:1:4: the control character U+0080 may not stand in a file"]),
         ("a:\n  b: \x01\n", ["f:2:6: the control character U+0001 may not stand in a file"]),
     ],
 )  # fmt: skip

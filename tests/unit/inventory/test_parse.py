@@ -1,9 +1,15 @@
 """What files may say, and every fault at its place."""
 
+import json
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleet.inventory.parse import parse_file
-from fleet.inventory.schema import App, Cluster, Environment, Repository
+from fleet.inventory.reference import write_reference
+from fleet.inventory.schema import KINDS, App, Cluster, Environment, Repository
 from fleet.object import Adopt, Origin
 from tests.unit.inventory.build import app, cluster, environment, repository
 
@@ -48,6 +54,10 @@ TABLE: list[tuple[str, list[str]]] = [
     (spec("Repository", "url: ssh://git@git.example.com/x.git"), ["5:8: spec.url: ssh is not supported yet; use an https URL or a local path"]),
     (spec("Repository", "url: git@git.example.com:x.git"), ["5:8: spec.url: ssh is not supported yet; use an https URL or a local path"]),
     (spec("Repository", "url: https://me:hunter2@git.example.com/x.git"), ["5:8: spec.url: credentials do not belong in a URL; name a file that holds them in auth"]),
+    (spec("Repository", "url: 'https://me:hunter2@[x/'"), ["5:8: spec.url: must be an https, http or file URL, or a local path"]),
+    (spec("Repository", "url: https://git.example.com:x/y"), ["5:8: spec.url: must be an https, http or file URL, or a local path"]),
+    (spec("Repository", "url: 'https:///x.git'"), ["5:8: spec.url: must be an https, http or file URL, or a local path"]),
+    (spec("Repository", "url: ''"), ["5:8: spec.url: must be an https, http or file URL, or a local path"]),
     (spec("Repository", "url: ftp://git.example.com/x.git"), ["5:8: spec.url: must be an https, http or file URL, or a local path"]),
     (spec("Environment", "rollout: {soak: 10m}"), ["5:3: spec.rollout: rollouts are not available yet: every cluster follows its ref at once; remove this field"]),
     (spec("Environment", "after: dev"), ["5:10: spec.after: must be a list"]),
@@ -189,3 +199,20 @@ def test_documents_are_equal_wherever_they_stand() -> None:
     (second,), _ = parse_file(("# moved\n" + app()).encode(), "b.yaml")
     assert first == second
     assert hash(first) == hash(second)
+
+
+FIELDS = sorted({path.split(".")[-1] for path in re.findall(r"`(?:spec|metadata)\.([\w.\[\]]+)`", write_reference())})
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.sampled_from(["dev", "a", "1h", "https://x", "${x}"]),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(FIELDS) | st.text(), below, max_size=5),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.sampled_from(sorted(KINDS)), VALUES, st.dictionaries(st.sampled_from(FIELDS), VALUES))
+def test_no_document_breaks_the_parser(kind: str, metadata: object, spec: dict[str, object]) -> None:
+    """Whatever stands in a document gives faults with places or an entry, never another exception."""
+    document = {"apiVersion": "fleet/v1", "kind": kind, "metadata": metadata, "spec": spec}
+    entries, problems = parse_file(json.dumps(document, ensure_ascii=False).encode(errors="replace"), "f.yaml")
+    assert bool(entries) != bool(problems)
+    assert all(problem.line and problem.message for problem in problems)
