@@ -1,0 +1,1 @@
+"""Parts that tests, demo and bench share; nothing here is a test."""
