@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from fleet.errors import Cause, Conflict, Invalid, NotFound
+from fleet.errors import Cause, Conflict, Forbidden, Invalid, NotFound
 from fleet.kube.client import APPLY_PATCH, JSON_PATCH, Client, Reply
 from fleet.kube.credential import Impersonation
 from fleet.kube.discovery import Discovery, Resource, path
@@ -81,8 +81,10 @@ class KubeApi:
                     raise
                 overridden = conflict.causes
                 reply = await self._send_apply(m, params, force=True, whole=whole, priority=priority)
-        except Invalid as error:
-            raise conceal(error) if m.sensitive else error from None
+        except (Invalid, Forbidden) as error:
+            if not m.sensitive or (isinstance(error, Forbidden) and error.reason != "AdmissionDenied"):
+                raise
+            raise conceal(error) from None
         observed = decode_observed(reply.body, m.gvk, whole=whole)
         return Applied(
             observed=observed,

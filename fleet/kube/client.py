@@ -62,7 +62,7 @@ class Stream:
         """Return the next bytes; empty at the end of the stream. Raises: Unreachable."""
         with translate(self._client.server):
             async with asyncio.timeout(deadline_s):
-                chunk = await self._response.content.readany()
+                chunk = await _read_some(self._response)
         self._client.note_heard()
         return chunk
 
@@ -330,15 +330,23 @@ def _worth_repeating(error: KubeError) -> bool:
     return error.status in (503, 504)
 
 
+async def _read_some(response: aiohttp.ClientResponse) -> bytes:
+    """Read what has arrived; empty at the end."""
+    try:
+        return await response.content.readany()
+    except RuntimeError as error:  # how aiohttp says that the connection closed between two reads
+        raise aiohttp.ClientConnectionError("connection closed") from error
+
+
 async def _read_body(response: aiohttp.ClientResponse) -> bytes:
     """Read a body that has an upper bound, whatever the other side is."""
     if (response.content_length or 0) <= MOST_BODY_BYTES:
-        chunks, size = [], 0
-        async for chunk in response.content.iter_any():
+        chunks: list[bytes] = []
+        size = 0
+        while size <= MOST_BODY_BYTES:
+            chunk = await _read_some(response)
+            if not chunk:
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
             chunks.append(chunk)
             size += len(chunk)
-            if size > MOST_BODY_BYTES:
-                break
-        else:
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
     raise ServerFailure(f"the API server sent more than {MOST_BODY_BYTES >> 20} MiB", reason="ReplyTooLarge")

@@ -5,6 +5,7 @@ down keeps what was known of it: a kind never disappears because nobody could be
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,6 +23,7 @@ from fleet.object import GroupKind, Gvk
 
 AGGREGATED = f"{JSON};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,{JSON}"
 CHECK_EVERY_S = 600.0
+SETTLE_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 T = TypeVar("T")
 
@@ -182,9 +184,9 @@ class Discovery:
         """Make `run_discovery` ask again now: a CRD or APIService changed, or a kind was not found."""
         self._pulse.set()
 
-    async def wait_invalid(self, timeout_s: float) -> None:
-        """Wait for `invalidate` or for `timeout_s`."""
-        await self._pulse.wait(timeout_s)
+    async def wait_invalid(self, timeout_s: float) -> bool:
+        """Wait for `invalidate`; False when `timeout_s` passed first."""
+        return await self._pulse.wait(timeout_s)
 
     async def refresh(self) -> None:
         """Ask the server what it serves; two requests, answered by 304 when nothing changed. Idempotent.
@@ -338,14 +340,17 @@ def _decode(body: bytes, kind: type[T]) -> T:
 
 
 async def run_discovery(discovery: Discovery, client: Client) -> None:
-    """Keep `discovery` fresh: at once when it is invalidated, else every ten minutes. Survives failures.
+    """Keep `discovery` fresh: every ten minutes, and at once when it is invalidated.
 
-    Returns only when cancelled.
+    A server needs a moment to serve what a CRD just declared, so after an invalidation that showed nothing new it is
+    asked again a few times, each later. Survives failures. Returns only when cancelled.
     """
     while True:
-        await discovery.wait_invalid(jitter(client.clock, CHECK_EVERY_S))
-        try:
-            await discovery.refresh()
-        except KubeError:
-            await asyncio.sleep(jitter(client.clock, 1.0))
-            discovery.invalidate()
+        invalid = await discovery.wait_invalid(jitter(client.clock, CHECK_EVERY_S))
+        before = discovery.generation
+        for pause_s in SETTLE_S if invalid else SETTLE_S[:1]:
+            with contextlib.suppress(KubeError):
+                await discovery.refresh()
+            if discovery.generation != before:
+                break
+            await asyncio.sleep(jitter(client.clock, pause_s))

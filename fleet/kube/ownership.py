@@ -298,13 +298,13 @@ def _is_foldable(entry: ManagedEntry, own: ManagedEntry, drift_managers: Sequenc
 
 
 def is_drift_manager(manager: str, drift_managers: Sequence[str]) -> bool:
-    """Tell whether a manager's additions are undone. Our own names never are.
+    """Tell whether a manager's additions are undone. Ours never are; `before-first-apply` only when named literally.
 
     >>> is_drift_manager("kubectl-edit", ["kubectl*"]), is_drift_manager("fleet-preexisting", ["*"])
     (True, False)
     """
     if manager in (MANAGER, PREEXISTING, BEFORE_FIRST_APPLY):
-        return False
+        return manager == BEFORE_FIRST_APPLY and manager in drift_managers
     return any(fnmatchcase(manager, glob) for glob in drift_managers)
 
 

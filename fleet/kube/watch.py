@@ -40,6 +40,8 @@ MOST_LINE_BYTES = 64 * 1024 * 1024
 EVENTS_PER_TURN = 50
 """Events handled before others get their turn: about 5 ms of work."""
 PROBE_S = 15.0
+SHORTEST_S = 1.0
+"""A pause is never cut below this: other kinds being fine does not mean that this one is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """Nothing can be observed at the moment; the watch goes on trying."""
+    """Nothing can be observed at the moment; the watch goes on trying, and says so again at each failure."""
 
     error: KubeError
 
@@ -141,15 +143,16 @@ class _Watch:
         return self._state.phase is Phase.LISTING and isinstance(error, Forbidden | Invalid)
 
     async def _pause(self) -> None:
+        """Wait as long as the failures in a row ask; a server found alive by another connection shortens it."""
         pause_s = resume.pause_s(self._state.failures)
         if not pause_s:
             return
-        if self._state.stalled:
-            # another connection may find the server alive before this one would have tried
-            await self._client.wait_heard(jitter(self._clock, pause_s))
-            await asyncio.sleep(self._clock.rng.uniform(0.0, 0.1))
+        pause_s = jitter(self._clock, pause_s)
+        if self._state.stalled and pause_s > SHORTEST_S:
+            await asyncio.sleep(jitter(self._clock, SHORTEST_S))
+            await self._client.wait_heard(pause_s - SHORTEST_S)
         else:
-            await asyncio.sleep(jitter(self._clock, pause_s))
+            await asyncio.sleep(pause_s)
 
     def _take(self, step: Step, error: KubeError | None = None) -> bool:
         """Adopt a transition; return whether the connection stays open."""
