@@ -16,7 +16,6 @@ import itertools
 import json
 import math
 import re
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -25,6 +24,18 @@ import yaml
 from yaml._yaml import CParser
 
 from fleet.errors import DocumentError, Problem
+from fleet.scalar import as_json_number, format_key, resolve, resolve_plain
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Document",
+    "Limits",
+    "Path",
+    "format_path",
+    "load_documents",
+    "parse_documents",
+    "resolve_plain",
+]
 
 Path = tuple[str | int, ...]
 """Where a value stands in a document: keys and list indexes from the root."""
@@ -137,104 +148,6 @@ def format_path(path: Path) -> str:
         else:
             text += f"[{json.dumps(part)}]"
     return text
-
-
-# --- scalars -----------------------------------------------------------------------------------------------------
-
-_WORDS: dict[str, Any] = {
-    **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
-    **dict.fromkeys(("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF"), False),
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan),
-    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), math.inf),
-    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf),
-}
-_INT = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
-_DOT_FLOAT = re.compile(r"\.[0-9]+(?:_[0-9]+)*(?:[eE][-+]?[0-9]+(?:_[0-9]+)*)?")
-_INT64 = range(-(2**63), 2**63)
-_UINT64 = range(2**63, 2**64)
-
-
-def resolve_plain(text: str) -> Any:
-    """Return what an unquoted scalar means to kubectl: bool, None, int, float or str.
-
-    A whole number beyond int64 is a float, as it is to an API server.
-
-    >>> [resolve_plain(text) for text in ("y", "1:30", "2024-01-02", "1e3", "0o10", "08", "0777", "=", "~")]
-    [True, '1:30', '2024-01-02', 1000, 8, 8, 511, '=', None]
-    """
-    return _as_json_number(_resolve(text))
-
-
-def _resolve(text: str) -> Any:
-    if text in _WORDS:
-        return _WORDS[text]
-    first = text[0]
-    if first == ".":
-        number = float(text) if _DOT_FLOAT.fullmatch(text) else math.inf
-        return text if math.isinf(number) else number
-    if first in "+-0123456789":
-        return _resolve_number(text)
-    return text
-
-
-def _resolve_number(text: str) -> Any:
-    plain = text.replace("_", "")
-    match = _INT.fullmatch(plain)
-    if match:
-        sign, sixteen, two, eight, ten = match.groups()
-        digits, base = next((d, b) for d, b in ((sixteen, 16), (two, 2), (eight, 8), (ten, 10)) if d is not None)
-        if len(digits) <= 64:
-            number = -int(digits, base) if sign == "-" else int(digits, base)
-            if number in _INT64 or (number in _UINT64 and not sign):
-                return number
-    if _FLOAT.fullmatch(plain):
-        approximate = float(plain)
-        return text if math.isinf(approximate) else approximate
-    return text
-
-
-def _as_json_number(value: Any) -> Any:
-    """Make 1000.0 the integer that it is once encoded, and a number beyond int64 the float that it is once decoded."""
-    if isinstance(value, float) and value.is_integer() and int(value) in _INT64:
-        return int(value)
-    if type(value) is int and value not in _INT64:
-        return float(value)
-    return value
-
-
-def _format_key(value: Any) -> str | None:
-    """Return a key as the string that kubectl makes of it; None when it refuses."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value) if value in _INT64 else None
-    return _format_float(value) if isinstance(value, float) and math.isfinite(value) else None
-
-
-def _format_float(value: float) -> str:
-    """Format as Go's `strconv.FormatFloat(value, 'g', -1, 32)`: kubectl rounds keys to float32.
-
-    >>> _format_float(1e6), _format_float(0.5), _format_float(123456.75), _format_float(0.123456789)
-    ('1e+06', '0.5', '123456.75', '0.12345679')
-    """
-    single = _to_float32(value)
-    shortest = next(t for t in (f"{value:.{n}e}" for n in range(17)) if _to_float32(float(t)) == single)
-    mantissa, _, exponent = shortest.partition("e")
-    if not -4 <= int(exponent) < 6:
-        return shortest
-    places = max(0, len(mantissa.lstrip("-").replace(".", "")) - 1 - int(exponent))
-    return f"{float(shortest):.{places}f}"
-
-
-def _to_float32(value: float) -> float:
-    try:
-        return float(struct.unpack("f", struct.pack("f", value))[0])
-    except OverflowError:
-        return value
 
 
 # --- events to values --------------------------------------------------------------------------------------------
@@ -387,7 +300,7 @@ class _Reader:
         if event.anchor is not None:
             self._anchors[event.anchor] = _Anchor(event.value, 1, len(event.value), 0, open=False)
         raw = event.value if not event.implicit[0] and event.tag is None else self._read_raw(event, path)
-        key = _format_key(raw)
+        key = format_key(raw)
         if key is None:
             self._problem(event, path, f"the key {event.value!r} is no string; put it in quotes")
             return event.value
@@ -413,9 +326,9 @@ class _Reader:
         if event.tag is None:
             if not event.implicit[0]:
                 return event.value
-            value = _as_json_number(_resolve(event.value))
+            value = as_json_number(resolve(event.value))
         else:
-            value = _as_json_number(self._read_raw(event, path))
+            value = as_json_number(self._read_raw(event, path))
         if isinstance(value, float) and not math.isfinite(value):
             self._problem(event, path, "not-a-number and infinity have no form in JSON; put it in quotes if it is text")
             return None
@@ -424,7 +337,7 @@ class _Reader:
     def _read_raw(self, event: Any, path: Path) -> Any:
         """Return a scalar that may carry a tag, before numbers are put into their JSON form."""
         if event.tag is None:
-            return _resolve(event.value)
+            return resolve(event.value)
         wanted = _TAGS.get(event.tag)
         if wanted is None:
             self._problem(event, path, _UNKNOWN_TAG)
@@ -432,7 +345,7 @@ class _Reader:
             return event.value
         if wanted == "binary":
             return self._decode_binary(event, path)
-        value = _resolve(event.value)
+        value = resolve(event.value)
         kind = _KINDS[type(value)]
         if wanted == "float" and kind == "int":
             return float(value)
@@ -551,7 +464,7 @@ def _step(node: yaml.Node, part: str | int) -> tuple[yaml.Node, yaml.Node] | Non
 
 
 def _names(key: yaml.ScalarNode, part: str | int) -> bool:
-    return key.value == part or (not key.style and _format_key(_resolve(key.value)) == part)
+    return key.value == part or (not key.style and format_key(resolve(key.value)) == part)
 
 
 def _marker_lines(data: bytes) -> Iterator[tuple[int, int]]:
@@ -611,4 +524,4 @@ def _shallower(value: Any, depth: int) -> bool:
 def _normalise(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _normalise(below) for key, below in value.items()}
-    return [_normalise(below) for below in value] if isinstance(value, list) else _as_json_number(value)
+    return [_normalise(below) for below in value] if isinstance(value, list) else as_json_number(value)
