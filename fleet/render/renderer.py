@@ -1,0 +1,285 @@
+"""The hub's side of rendering: equal inputs are rendered once, and a commit that touches nothing read costs a look-up.
+
+A render is reused when everything it read has the same ids at the new revision, every variable it asked for has the
+same value, and the rest of the input and the tool are equal. Clusters that differ only in variables an app never
+mentions share one render.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from fleet import metric
+from fleet.child import Workers
+from fleet.errors import Backoff, FleetError, PathMissing, Problem, RenderError, TreeRefused
+from fleet.object import Manifest
+from fleet.render import worker
+from fleet.render.tree import is_same
+from fleet.settings import Settings
+
+MOST_CACHED_BYTES = 64 << 20
+MOST_FAILURES = 500
+MOST_LOOKUPS = 200
+_DEADLINE_MARGIN_S = 5.0
+"""What a worker has beyond the build's own deadline to say so itself."""
+
+_RENDERS = metric.counter("fleet_renders_total", "Renders asked for, by how they were answered.", "answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderInput:
+    """One app on one cluster, at one revision."""
+
+    repository: str
+    """Path of the bare clone."""
+    revision: str
+    path: str
+    substitute: bool = False
+    variables: tuple[tuple[str, str], ...] = ()
+    namespace: str = ""
+    """For namespaced objects that name none."""
+    create_namespace: bool = False
+    digest_key: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """What an app's files say at a revision. Equal inputs give the very same object."""
+
+    manifests: tuple[Manifest, ...]
+    """Sorted by key."""
+    digest: str
+    """Hex over keys and digests: equal exactly when the manifests are."""
+    reads: str
+    """Names the set of files read, with their contents."""
+    warnings: tuple[Problem, ...] = ()
+
+
+class Renderer(Protocol):
+    """Turns files at a revision into manifests."""
+
+    async def render(self, i: RenderInput) -> Rendered:
+        """Return the manifests.
+
+        Raises: RenderError with file:line, PathMissing, TreeRefused, RevisionMissing, ChildError.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    rendered: Rendered
+    reads: Mapping[str, str]
+    used: Mapping[str, str | None]
+    tool: str
+    size_bytes: int
+
+    def fits(self, i: RenderInput) -> bool:
+        """Tell whether the variables that mattered have the same values."""
+        values = dict(i.variables) if i.substitute else {}
+        return all(values.get(name) == value for name, value in self.used.items())
+
+
+class CachingRenderer:
+    """Renders in worker processes (pool `render`) and remembers by what was read."""
+
+    def __init__(self, workers: Workers, settings: Settings, *, most_bytes: int = MOST_CACHED_BYTES) -> None:
+        self._workers = workers
+        self._settings = settings
+        self._scratch = str((settings.data / "scratch").absolute())
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._entries: OrderedDict[Hashable, list[_Entry]] = OrderedDict()
+        self._failures: OrderedDict[RenderInput, FleetError] = OrderedDict()
+        self._lookups: OrderedDict[tuple[str, str], _Lookup] = OrderedDict()
+        self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
+
+    async def render(self, i: RenderInput) -> Rendered:
+        """Return the manifests, rendering at most once for equal inputs.
+
+        Raises: see `Renderer`. An error of the input itself is remembered for that revision.
+        Cancelled: another caller waiting for the same input takes over.
+        """
+        i = _reduce(i)
+        async with self._turn(_family(i)):
+            known = self._failures.get(i)
+            if known is not None:
+                _RENDERS.labels("failure").inc()
+                raise known.with_traceback(None)
+            entry = await self._find(i)
+            if entry is None:
+                entry = await self._render(i)
+            else:
+                _RENDERS.labels("cache").inc()
+        return entry.rendered
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, key: Hashable) -> AsyncIterator[None]:
+        """Let one caller at a time work on a key."""
+        lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._locks[key]
+            self._locks[key] = (lock, waiting - 1)
+            if waiting == 1:
+                del self._locks[key]
+
+    async def _find(self, i: RenderInput) -> _Entry | None:
+        """Return an entry whose reads are the same at this revision."""
+        family = _family(i)
+        entries = [entry for entry in self._entries.get(family, ()) if entry.fits(i)]
+        if not entries:
+            return None
+        paths = {path for entry in entries for path in entry.reads}
+        lookup = self._lookup(i.repository, i.revision)
+        marks = await lookup.find(paths)
+        for entry in entries:
+            same = all(is_same(known, marks[path]) for path, known in entry.reads.items())
+            if same and entry.tool in ("", lookup.tool):
+                self._entries.move_to_end(family)
+                return entry
+        return None
+
+    def _lookup(self, repository: str, revision: str) -> "_Lookup":
+        key = (repository, revision)
+        if key not in self._lookups:
+            self._lookups[key] = _Lookup(self._workers, self._settings, repository, revision)
+        self._lookups.move_to_end(key)
+        if len(self._lookups) > MOST_LOOKUPS:
+            self._lookups.popitem(last=False)
+        return self._lookups[key]
+
+    async def _render(self, i: RenderInput) -> _Entry:
+        order = worker.Order(
+            repository=i.repository,
+            revision=i.revision,
+            path=i.path,
+            substitute=i.substitute,
+            variables=dict(i.variables),
+            namespace=i.namespace,
+            create_namespace=i.create_namespace,
+            digest_key=i.digest_key,
+            kustomize=self._settings.kustomize,
+            scratch=self._scratch,
+            timeout_s=self._settings.render_timeout_s,
+        )
+        deadline_s = self._settings.render_timeout_s + _DEADLINE_MARGIN_S
+        try:
+            answer = await self._workers.call(worker.RENDER, msgspec.msgpack.encode(order), deadline_s=deadline_s)
+        except (RenderError, PathMissing, TreeRefused) as error:
+            _RENDERS.labels("failure").inc()
+            self._remember_failure(i, error)
+            raise
+        _RENDERS.labels("render").inc()
+        reply = msgspec.msgpack.decode(answer, type=worker.Reply)
+        entry = _make_entry(reply, i)
+        self._remember(_family(i), entry)
+        return entry
+
+    def _remember_failure(self, i: RenderInput, error: FleetError) -> None:
+        if error.reason in _PASSING:
+            error.retry = Backoff()
+            return
+        self._failures[i] = error
+        if len(self._failures) > MOST_FAILURES:
+            self._failures.popitem(last=False)
+
+    def _remember(self, family: Hashable, entry: _Entry) -> None:
+        self._entries.setdefault(family, []).insert(0, entry)
+        self._entries.move_to_end(family)
+        self._bytes += entry.size_bytes
+        while self._bytes > self._most_bytes and self._entries:
+            oldest = next(iter(self._entries))
+            self._bytes -= self._entries[oldest].pop().size_bytes
+            if not self._entries[oldest]:
+                del self._entries[oldest]
+
+
+_PASSING = frozenset({"KustomizeMissing", "RenderTimeout"})
+"""Failures that the machine may get over without a change of the input."""
+
+
+class _Lookup:
+    """What is at paths of one revision; questions that come together are asked together."""
+
+    def __init__(self, workers: Workers, settings: Settings, repository: str, revision: str) -> None:
+        self._workers = workers
+        self._settings = settings
+        self._repository = repository
+        self._revision = revision
+        self._marks: dict[str, str] = {}
+        self._wanted: set[str] = set()
+        self._lock = asyncio.Lock()
+        self.tool = ""
+
+    async def find(self, paths: Iterable[str]) -> Mapping[str, str]:
+        """Return at least the marks of `paths`."""
+        wanted = set(paths)
+        self._wanted |= wanted
+        await asyncio.sleep(0)  # callers that wake in the same turn of the loop join
+        async with self._lock:
+            if not wanted <= self._marks.keys():
+                await self._ask(self._wanted - self._marks.keys())
+            self._wanted -= self._marks.keys()
+        return self._marks
+
+    async def _ask(self, paths: set[str]) -> None:
+        question = worker.Question(
+            repository=self._repository,
+            revision=self._revision,
+            paths=sorted(paths),
+            kustomize=self._settings.kustomize,
+        )
+        payload = msgspec.msgpack.encode(question)
+        reply = await self._workers.call(worker.CHECK, payload, deadline_s=self._settings.git_timeout_s)
+        answer = msgspec.msgpack.decode(reply, type=worker.Answer)
+        self._marks |= answer.marks
+        self.tool = answer.tool
+
+
+def _reduce(i: RenderInput) -> RenderInput:
+    """Drop variables that are not substituted, and bring the rest into one order."""
+    variables = tuple(sorted(i.variables)) if i.substitute else ()
+    return RenderInput(
+        repository=i.repository,
+        revision=i.revision,
+        path=i.path.strip("/") if i.path != "." else "",
+        substitute=i.substitute,
+        variables=variables,
+        namespace=i.namespace,
+        create_namespace=i.create_namespace,
+        digest_key=i.digest_key,
+    )
+
+
+def _family(i: RenderInput) -> Hashable:
+    """Return what all revisions and variable sets of one app share."""
+    return (i.repository, i.path, i.substitute, i.namespace, i.create_namespace, i.digest_key)
+
+
+def _make_entry(reply: worker.Reply, i: RenderInput) -> _Entry:
+    manifests = tuple(wire.open() for wire in reply.manifests)
+    values = dict(i.variables)
+    digest, reads = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+    for manifest in manifests:
+        digest.update(f"{manifest.key}\0".encode() + manifest.digest)
+    for path, found in sorted(reply.reads.items()):
+        reads.update(f"{path}\0{found}\0".encode())
+    return _Entry(
+        rendered=Rendered(
+            manifests=manifests, digest=digest.hexdigest(), reads=reads.hexdigest(), warnings=tuple(reply.warnings)
+        ),
+        reads=reply.reads,
+        used={name: values.get(name) for name in reply.used},
+        tool=reply.tool,
+        size_bytes=sum(len(manifest.body) + 400 for manifest in manifests) + 1000,
+    )
