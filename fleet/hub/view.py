@@ -18,7 +18,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Base of everything shown: immutable, encodes to JSON as it is."""
 
 
-class ObjectCounts(Row):
+class ObjectCounts(Row, frozen=True, kw_only=True):
     """How a target's objects are."""
 
     total: int = 0
@@ -27,7 +27,7 @@ class ObjectCounts(Row):
     failed: int = 0
 
 
-class DriftRow(Row):
+class DriftRow(Row, frozen=True, kw_only=True):
     """One field that is not as Git says."""
 
     path: str
@@ -37,7 +37,7 @@ class DriftRow(Row):
     """`changed`, `removed` or `added`."""
 
 
-class ObjectRow(Row):
+class ObjectRow(Row, frozen=True, kw_only=True):
     """One object of a target."""
 
     group: str
@@ -55,7 +55,7 @@ class ObjectRow(Row):
     file: str = ""
 
 
-class TargetRow(Row):
+class TargetRow(Row, frozen=True, kw_only=True):
     """One app on one cluster. Timestamps are RFC 3339; revisions 40 hex digits or empty."""
 
     app: str
@@ -75,7 +75,7 @@ class TargetRow(Row):
     """The cluster's labels, for selectors."""
 
 
-class TargetDetail(Row):
+class TargetDetail(Row, frozen=True, kw_only=True):
     """A target with its objects."""
 
     target: TargetRow
@@ -86,7 +86,7 @@ class TargetDetail(Row):
     depends_on: tuple[str, ...] = ()
 
 
-class ClusterRow(Row):
+class ClusterRow(Row, frozen=True, kw_only=True):
     """One cluster."""
 
     name: str
@@ -108,7 +108,7 @@ class ClusterRow(Row):
     clock_skew_s: float = 0.0
 
 
-class AppRow(Row):
+class AppRow(Row, frozen=True, kw_only=True):
     """One app over all its clusters."""
 
     app: str
@@ -123,7 +123,7 @@ class AppRow(Row):
     paused: str = ""
 
 
-class RepositoryRow(Row):
+class RepositoryRow(Row, frozen=True, kw_only=True):
     """One repository."""
 
     name: str
@@ -136,7 +136,7 @@ class RepositoryRow(Row):
     fetched_at: str
 
 
-class ProblemRow(Row):
+class ProblemRow(Row, frozen=True, kw_only=True):
     """One fault in an inventory file."""
 
     file: str
@@ -146,7 +146,7 @@ class ProblemRow(Row):
     message: str
 
 
-class PauseRow(Row):
+class PauseRow(Row, frozen=True, kw_only=True):
     """One pause in force."""
 
     scope: str
@@ -161,7 +161,7 @@ class PauseRow(Row):
     """`file` (set in the inventory; only there to be removed) or `command`."""
 
 
-class Status(Row):
+class Status(Row, frozen=True, kw_only=True):
     """Everything at a glance."""
 
     version: str
@@ -176,7 +176,7 @@ class Status(Row):
     pauses: tuple[PauseRow, ...]
 
 
-class PlannedRow(Row):
+class PlannedRow(Row, frozen=True, kw_only=True):
     """One object of a plan or diff; Secret values are masked."""
 
     group: str
@@ -190,7 +190,7 @@ class PlannedRow(Row):
     fields: tuple["FieldRow", ...] = ()
 
 
-class FieldRow(Row):
+class FieldRow(Row, frozen=True, kw_only=True):
     """One differing field. Values are JSON texts, cut to a readable length; empty = not there."""
 
     path: str
@@ -200,7 +200,7 @@ class FieldRow(Row):
     """Who holds the live value, as far as managedFields tell."""
 
 
-class WhereRow(Row):
+class WhereRow(Row, frozen=True, kw_only=True):
     """Whether a commit runs on a target."""
 
     app: str
@@ -213,7 +213,7 @@ class WhereRow(Row):
     message: str
 
 
-class RenderedRow(Row):
+class RenderedRow(Row, frozen=True, kw_only=True):
     """One manifest as it would be applied; Secret values are masked. `origins` tells where variables came from."""
 
     manifest: str
@@ -221,7 +221,7 @@ class RenderedRow(Row):
     file: str
 
 
-class Rendering(Row):
+class Rendering(Row, frozen=True, kw_only=True):
     """What a target renders to."""
 
     app: str
@@ -233,7 +233,7 @@ class Rendering(Row):
     """Variable -> `App`, `Environment`, `Cluster` or `override`, with its file."""
 
 
-class Check(Row):
+class Check(Row, frozen=True, kw_only=True):
     """One line of `/readyz?verbose`."""
 
     name: str
