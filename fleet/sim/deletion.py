@@ -114,6 +114,8 @@ def _mark(state: State, resource: Resource, obj: Object, finalizers: list[str], 
         if resource.collection not in _CONTENT_FINALIZER and resource.kind != "Namespace":
             metadata["deletionGracePeriodSeconds"] = grace_s
             metadata |= {"generation": metadata["generation"] + 1} if "generation" in metadata else {}
+    elif grace_s < metadata.get("deletionGracePeriodSeconds", 0):
+        metadata["deletionGracePeriodSeconds"] = grace_s
     marked = {**obj, "metadata": metadata}
     if resource.kind == "Namespace":
         marked["status"] = {**obj.get("status", {}), "phase": "Terminating"}

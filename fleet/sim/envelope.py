@@ -61,8 +61,9 @@ def name_body(request: Request, body: Any) -> Object:
         raise status.bad_request(
             "the namespace of the provided object does not match the namespace sent on the request"
         )
-    kind = {"apiVersion": body.get("apiVersion") or resource.api_version, "kind": body.get("kind") or resource.kind}
-    return kind | {name: value for name, value in body.items() if name not in kind} | {"metadata": metadata}
+    kind = {"kind": body.get("kind") or resource.kind, "apiVersion": body.get("apiVersion") or resource.api_version}
+    head = {**kind, "metadata": metadata}
+    return head | {name: value for name, value in body.items() if name not in head}
 
 
 def place(request: Request, obj: Object) -> Object:

@@ -148,6 +148,8 @@ def verb_of(method: str, target: Target, query: Mapping[str, str]) -> str:
         if target.name
         else {"POST": "create", "DELETE": "deletecollection"}
     )
+    if target.resource.namespaced and not target.namespace and method == "POST":
+        verbs = {}
     if target.subresource in ("binding", "eviction", "token"):
         verbs = {"POST": "create"}
     verb = verbs.get(method, "")

@@ -259,8 +259,13 @@ def _resource_answer(state: State, request: Request) -> Answer:
     body: Object = written.obj
     if request.target.subresource != "scale":
         body = shown(written.obj, request.resource, metadata_only=metadata_only)
-    headers = {"Warning": ", ".join(f'299 - "{text}"' for text in written.warnings)} if written.warnings else {}
+    headers = {"Warning": ", ".join(map(_warning, written.warnings))} if written.warnings else {}
     return Answer(code=201 if written.created else 200, body=encode(body), headers=headers)
+
+
+def _warning(text: str) -> str:
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{quoted}"'
 
 
 def _special(state: State, http: web.BaseRequest) -> Answer:
@@ -284,8 +289,8 @@ def _discovery(state: State, path: str, headers: Mapping[str, str]) -> Answer:
     if path not in ("/api", "/apis") or not discovery.wants_aggregated(headers.get("Accept", "")):
         return Answer(code=200, body=discovery.legacy(state.registry, path))
     body = discovery.aggregated(state.registry, core=path == "/api")
-    tags = {"ETag": discovery.etag(body), "Cache-Control": "public", "Vary": "Accept"}
-    if headers.get("If-None-Match") == tags["ETag"]:
+    tags = {"Etag": discovery.etag(body), "Cache-Control": "public", "Vary": "Accept"}
+    if headers.get("If-None-Match") == tags["Etag"]:
         return Answer(code=304, body=b"", media=discovery.AGGREGATED, headers=tags)
     return Answer(code=200, body=body, media=discovery.AGGREGATED, headers=tags)
 

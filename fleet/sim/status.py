@@ -147,6 +147,11 @@ def namespace_terminating(resource: Resource, name: str, namespace: str) -> ApiE
     return forbidden(resource, name, why, [cause])
 
 
+def rejected() -> ApiError:
+    """A patch that cannot be applied."""
+    return ApiError(422, "Invalid", "the server rejected our request due to an error in our request", details={})
+
+
 def unauthorized() -> ApiError:
     return ApiError(401, "Unauthorized", "Unauthorized")
 

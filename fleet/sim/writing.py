@@ -19,7 +19,7 @@ from fleet.sim.envelope import (
     read_applied,
     read_body,
 )
-from fleet.sim.reading import find, key_of, lookup, scale_of
+from fleet.sim.reading import find, key_of, scale_of
 from fleet.sim.representation import encode
 from fleet.sim.request import Request
 from fleet.sim.resource import Resource
