@@ -108,6 +108,11 @@ class Client:
         return self._credential.server
 
     @property
+    def gate(self) -> Gate:
+        """What bounds the calls."""
+        return self._gate
+
+    @property
     def clock(self) -> Clock:
         """Wall time and jitter."""
         return self._clock
