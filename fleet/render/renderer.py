@@ -17,13 +17,25 @@ import msgspec
 
 from fleet import metric
 from fleet.child import Workers
-from fleet.errors import Backoff, FleetError, PathMissing, Problem, RenderError, TreeRefused
+from fleet.errors import (
+    Backoff,
+    ChildCrashed,
+    ChildTimeout,
+    FleetError,
+    PathMissing,
+    Problem,
+    Quarantined,
+    RenderError,
+    TreeRefused,
+)
 from fleet.object import Manifest
 from fleet.render import worker
 from fleet.render.tree import is_same
 from fleet.settings import Settings
 
 MOST_CACHED_BYTES = 64 << 20
+MOST_ALIKE = 4
+"""Renders of one app for one set of variables that are kept, newest first: a revert is free."""
 MOST_FAILURES = 500
 MOST_LOOKUPS = 200
 _DEADLINE_MARGIN_S = 5.0
@@ -96,7 +108,7 @@ class CachingRenderer:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._entries: OrderedDict[Hashable, list[_Entry]] = OrderedDict()
-        self._failures: OrderedDict[RenderInput, FleetError] = OrderedDict()
+        self._failures: OrderedDict[Hashable, FleetError] = OrderedDict()
         self._lookups: OrderedDict[tuple[str, str], _Lookup] = OrderedDict()
         self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
 
@@ -107,17 +119,34 @@ class CachingRenderer:
         Cancelled: another caller waiting for the same input takes over.
         """
         i = _reduce(i)
-        async with self._turn(_family(i)):
-            known = self._failures.get(i)
-            if known is not None:
-                _RENDERS.labels("failure").inc()
-                raise known.with_traceback(None)
-            entry = await self._find(i)
-            if entry is None:
-                entry = await self._render(i)
-            else:
-                _RENDERS.labels("cache").inc()
+        while True:
+            key = self._turn_key(i)
+            async with self._turn(key):
+                if key == self._turn_key(i):
+                    return await self._answer(i)
+
+    async def _answer(self, i: RenderInput) -> Rendered:
+        known = self._failures.get(i) or self._failures.get((_family(i), i.revision))
+        if known is not None:
+            _RENDERS.labels("failure").inc()
+            raise known.with_traceback(None)
+        entry = await self._find(i)
+        if entry is None:
+            entry = await self._render(i)
+        else:
+            _RENDERS.labels("cache").inc()
         return entry.rendered
+
+    def _turn_key(self, i: RenderInput) -> Hashable:
+        """Return what callers must share to wait for one another.
+
+        Until an app's first render tells which variables it asks for, all its clusters wait for that one; from then on
+        only those with equal values do.
+        """
+        family = _family(i)
+        values = dict(i.variables)
+        names = sorted({name for entry in self._entries.get(family, ()) for name in entry.used})
+        return (family, i.revision, tuple((name, values.get(name)) for name in names))
 
     @contextlib.asynccontextmanager
     async def _turn(self, key: Hashable) -> AsyncIterator[None]:
@@ -179,29 +208,42 @@ class CachingRenderer:
             _RENDERS.labels("failure").inc()
             self._remember_failure(i, error)
             raise
+        except (ChildCrashed, ChildTimeout, Quarantined) as error:
+            # the very files killed a worker: they are not tried once more for each cluster's variables
+            _RENDERS.labels("failure").inc()
+            self._remember_failure((_family(i), i.revision), Quarantined(f"{i.path or '.'}: {error.message}"))
+            raise
         _RENDERS.labels("render").inc()
         reply = msgspec.msgpack.decode(answer, type=worker.Reply)
         entry = _make_entry(reply, i)
         self._remember(_family(i), entry)
         return entry
 
-    def _remember_failure(self, i: RenderInput, error: FleetError) -> None:
+    def _remember_failure(self, key: Hashable, error: FleetError) -> None:
         if error.reason in _PASSING:
             error.retry = Backoff()
             return
-        self._failures[i] = error
+        self._failures[key] = error
         if len(self._failures) > MOST_FAILURES:
             self._failures.popitem(last=False)
 
     def _remember(self, family: Hashable, entry: _Entry) -> None:
-        self._entries.setdefault(family, []).insert(0, entry)
+        entries = self._entries.setdefault(family, [])
+        entries.insert(0, entry)
         self._entries.move_to_end(family)
         self._bytes += entry.size_bytes
+        alike = [known for known in entries if known.used == entry.used]
+        for old in alike[MOST_ALIKE:]:
+            self._forget(family, old)
         while self._bytes > self._most_bytes and self._entries:
             oldest = next(iter(self._entries))
-            self._bytes -= self._entries[oldest].pop().size_bytes
-            if not self._entries[oldest]:
-                del self._entries[oldest]
+            self._forget(oldest, self._entries[oldest][-1])
+
+    def _forget(self, family: Hashable, entry: _Entry) -> None:
+        self._bytes -= entry.size_bytes
+        self._entries[family] = [known for known in self._entries[family] if known is not entry]
+        if not self._entries[family]:
+            del self._entries[family]
 
 
 _PASSING = frozenset({"KustomizeMissing", "RenderTimeout"})

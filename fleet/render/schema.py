@@ -82,11 +82,12 @@ _TEXT_LIST = Items(of=Text())
 _NAMED = Items(keys=("name",))
 
 _PORT = Struct(defaults={"protocol": "TCP"})
+_DIVISOR = Struct(fields={"divisor": Quantity()})
 _ENV = Struct(
     fields={
         "name": Text(),
         "value": Text(),
-        "valueFrom": Struct(fields={"resourceFieldRef": Struct(fields={"divisor": Quantity()})}),
+        "valueFrom": Struct(fields={"resourceFieldRef": _DIVISOR}),
     }
 )
 _HEADERS = Struct(
@@ -111,12 +112,24 @@ _CONTAINER = Struct(
     }
 )
 _CONTAINERS = Items(of=_CONTAINER, keys=("name",))
-_CLAIM_SPEC = Struct(fields={"resources": _RESOURCES, "selector": _SELECTOR})
+_STORAGE = Struct(fields={"limits": Quantities(), "requests": Quantities()})
+_CLAIM_SPEC = Struct(fields={"resources": _STORAGE, "selector": _SELECTOR})
+_DOWNWARD = Struct(fields={"items": Items(of=Struct(fields={"resourceFieldRef": _DIVISOR}))})
 _VOLUME = Struct(
     fields={
         "name": Text(),
         "emptyDir": Struct(fields={"sizeLimit": Quantity()}),
+        "csi": Struct(fields={"volumeAttributes": Texts()}),
+        "downwardAPI": _DOWNWARD,
+        "projected": Struct(fields={"sources": Items(of=Struct(fields={"downwardAPI": _DOWNWARD}))}),
         "ephemeral": Struct(fields={"volumeClaimTemplate": Struct(fields={"metadata": METADATA, "spec": _CLAIM_SPEC})}),
+    }
+)
+_TERM = Struct(fields={"labelSelector": _SELECTOR, "namespaceSelector": _SELECTOR})
+_NEIGHBOURS = Struct(
+    fields={
+        "preferredDuringSchedulingIgnoredDuringExecution": Items(of=Struct(fields={"podAffinityTerm": _TERM})),
+        "requiredDuringSchedulingIgnoredDuringExecution": Items(of=_TERM),
     }
 )
 POD = Struct(
@@ -133,7 +146,9 @@ POD = Struct(
         "schedulingGates": _NAMED,
         "resourceClaims": _NAMED,
         "nodeSelector": Texts(),
+        "affinity": Struct(fields={"podAffinity": _NEIGHBOURS, "podAntiAffinity": _NEIGHBOURS}),
         "overhead": Quantities(),
+        "resources": _RESOURCES,
     }
 )
 
@@ -144,6 +159,7 @@ def _owner(*, selector: Shape, **more: Shape) -> Struct:
     return Struct(fields={"spec": Struct(fields={"selector": selector, "template": template, **more})})
 
 
+_PEERS = Items(of=Struct(fields={"podSelector": _SELECTOR, "namespaceSelector": _SELECTOR}))
 _CLAIM = Struct(fields={"metadata": METADATA, "spec": _CLAIM_SPEC})
 _WORKLOAD = _owner(selector=_SELECTOR)
 _WEBHOOK = Struct(
@@ -158,7 +174,8 @@ _WEBHOOKS = Struct(fields={"webhooks": Items(of=_WEBHOOK, keys=("name",))})
 _LIMIT = Struct(
     fields={name: Quantities() for name in ("max", "min", "default", "defaultRequest", "maxLimitRequestRatio")}
 )
-_ADMISSION_POLICY = Struct(fields={"spec": Struct(fields={"variables": _NAMED, "matchConditions": _NAMED})})
+_VALIDATING = Struct(fields={"spec": Struct(fields={"variables": _NAMED, "matchConditions": _NAMED})})
+_MUTATING = Struct(fields={"spec": Struct(fields={"matchConditions": _NAMED})})
 _CONVERSION = Struct(
     fields={
         "webhook": Struct(fields={"clientConfig": Struct(fields={"caBundle": Bundle()})}),
@@ -192,12 +209,25 @@ KINDS: Mapping[GroupKind, Struct] = {
             )
         }
     ),
+    GroupKind("networking.k8s.io", "NetworkPolicy"): Struct(
+        fields={
+            "spec": Struct(
+                fields={
+                    "podSelector": _SELECTOR,
+                    "ingress": Items(of=Struct(fields={"from": _PEERS})),
+                    "egress": Items(of=Struct(fields={"to": _PEERS})),
+                }
+            )
+        }
+    ),
+    GroupKind("policy", "PodDisruptionBudget"): Struct(fields={"spec": Struct(fields={"selector": _SELECTOR})}),
     GroupKind("node.k8s.io", "RuntimeClass"): Struct(fields={"overhead": Struct(fields={"podFixed": Quantities()})}),
     GroupKind("storage.k8s.io", "StorageClass"): Struct(fields={"parameters": Texts()}),
+    GroupKind("storage.k8s.io", "VolumeAttributesClass"): Struct(fields={"parameters": Texts()}),
     GroupKind(_ADMISSION, "ValidatingWebhookConfiguration"): _WEBHOOKS,
     GroupKind(_ADMISSION, "MutatingWebhookConfiguration"): _WEBHOOKS,
-    GroupKind(_ADMISSION, "ValidatingAdmissionPolicy"): _ADMISSION_POLICY,
-    GroupKind(_ADMISSION, "MutatingAdmissionPolicy"): _ADMISSION_POLICY,
+    GroupKind(_ADMISSION, "ValidatingAdmissionPolicy"): _VALIDATING,
+    GroupKind(_ADMISSION, "MutatingAdmissionPolicy"): _MUTATING,
     GroupKind("apiregistration.k8s.io", "APIService"): Struct(fields={"spec": Struct(fields={"caBundle": Bundle()})}),
     GroupKind("apiextensions.k8s.io", "CustomResourceDefinition"): Struct(
         fields={"spec": Struct(fields={"conversion": _CONVERSION})}

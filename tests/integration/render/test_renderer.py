@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from fleet.child import InlineWorkers, Job, Limits, ProcessWorkers, Workers
-from fleet.errors import ChildError, PathMissing, RenderError, RevisionMissing, TreeRefused
+from fleet.errors import ChildCrashed, ChildError, PathMissing, Quarantined, RenderError, RevisionMissing, TreeRefused
 from fleet.render.renderer import CachingRenderer, Rendered, RenderInput
 from fleet.settings import Settings
 from tests.integration.render.repository import Bare, Link, Submodule
@@ -240,6 +240,44 @@ async def test_missing_tool_is_asked_for_again(tmp_path: Path) -> None:
         with pytest.raises(RenderError, match="not found"):
             await setting.renderer.render(i)
     assert setting.workers.jobs["render"] == 2
+
+
+class DyingWorkers:
+    """Workers whose processes die of every input."""
+
+    async def call(self, job: Job, payload: bytes, *, deadline_s: float) -> bytes:
+        raise ChildCrashed("the render worker died (SIGKILL)")
+
+
+async def test_a_killer_is_tried_once(tmp_path: Path) -> None:
+    """An input that kills a worker is not tried again for every cluster's variables."""
+    setting = Setting(tmp_path, DyingWorkers())
+    i = setting.input({"app/x.yaml": CONFIG % "x"}, substitute=True)
+    with pytest.raises(ChildCrashed):
+        await setting.renderer.render(i)
+    with pytest.raises(Quarantined, match="SIGKILL"):
+        await setting.renderer.render(replace(i, variables=(("A", "1"),)))
+    assert setting.workers.jobs == {"render": 1}
+    with pytest.raises(ChildCrashed):
+        await setting.renderer.render(replace(i, revision="2" * 40))
+
+
+async def test_clusters_with_other_values_do_not_wait(setting: Setting) -> None:
+    """Once an app's variables are known, clusters with different values render side by side, equal ones together."""
+    i = setting.input({"app/x.yaml": CONFIG % "x" + "data: {a: '${A}'}\n"}, substitute=True, variables=(("A", "0"),))
+    await setting.renderer.render(i)
+    async with asyncio.TaskGroup() as group:
+        inputs = [replace(i, variables=(("A", str(n % 3)), ("CLUSTER", str(n)))) for n in range(12)]
+        tasks = [group.create_task(setting.renderer.render(other)) for other in inputs]
+    assert len({task.result().digest for task in tasks}) == 3
+    assert setting.workers.jobs["render"] == 3
+
+
+async def test_revert_is_free(setting: Setting) -> None:
+    """Going back to what was rendered before costs a look-up."""
+    first = await setting.render({"app/x.yaml": CONFIG % "x"})
+    await setting.render({"app/x.yaml": CONFIG % "other"})
+    assert await setting.render({"app/x.yaml": CONFIG % "x", "README": ""}) is first
 
 
 async def test_cache_is_bounded(tmp_path: Path) -> None:
