@@ -129,6 +129,8 @@ class _Watch:
                     await self._page_once()
                 case Phase.PROBING:
                     await self._probe_once()
+                    if self._state.phase is Phase.WATCHING:
+                        await self._stream_once()
         except Gone:
             self._take(resume.expired(self._state))
         except (Unauthorized, Forbidden, NotFound, Invalid) as error:
