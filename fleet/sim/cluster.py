@@ -7,6 +7,8 @@ await cluster.close()
 """
 
 import asyncio
+import base64
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +32,7 @@ from fleet.sim.resource import Registry, Resource, builtin_resources
 from fleet.sim.server import ApiServer, Logged
 from fleet.sim.state import State
 from fleet.sim.storage import Backup, Object, Storage
+from fleet.sim.tls import Tls
 from fleet.sim.writing import Written, create, patch, update
 
 APPLY: Final = "application/apply-patch+yaml"
@@ -41,11 +44,16 @@ class _TcpDoor:
     host: str
     port: int
     listener: web.Server
+    context: ssl.SSLContext | None = None
     socket: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.context else 'http'}://{self.host}:{self.port}"
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
-        self.socket = await loop.create_server(self.listener, self.host, self.port)
+        self.socket = await loop.create_server(self.listener, self.host, self.port, ssl=self.context)
         self.port = self.socket.sockets[0].getsockname()[1]
 
     def shut(self) -> None:
@@ -63,6 +71,10 @@ class _MemoryDoor:
     port: int
     listener: web.Server
     network: MemoryNetwork
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
 
     async def open(self) -> None:
         self.network.listen(self.host, self.port, self.listener)
@@ -97,6 +109,7 @@ class SimCluster:
         self.name = name
         self.access = Access(tokens={f"{name}-admin-token": ADMIN})
         self.faults = Faults()
+        self.tls = Tls(name)
         registry = Registry()
         self.state = State(
             name=name,
@@ -118,9 +131,13 @@ class SimCluster:
 
     # Reaching it.
 
-    async def serve_tcp(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listen on a TCP port (0: any free one) and return the URL."""
-        door = _TcpDoor(host, port, self.server.listener())
+    async def serve_tcp(self, host: str = "127.0.0.1", port: int = 0, *, tls: bool = False) -> str:
+        """Listen on a TCP port (0: any free one) and return the URL.
+
+        Without TLS kubectl sends no token and so gets 401; other clients do.
+        """
+        context = self.tls.server_context(host) if tls else None
+        door = _TcpDoor(host, port, self.server.listener(), context)
         await door.open()
         self._doors.append(door)
         return self.url
@@ -134,8 +151,8 @@ class SimCluster:
 
     @property
     def url(self) -> str:
-        door = self._doors[-1]
-        return f"http://{door.host}:{door.port}"
+        """The last address served."""
+        return self._doors[-1].url
 
     @property
     def token(self) -> str:
@@ -144,10 +161,13 @@ class SimCluster:
 
     def kubeconfig(self) -> dict[str, Any]:
         """Return a kubeconfig document for the last address served, with the administrator's token."""
+        cluster = {"server": self.url}
+        if self.url.startswith("https"):
+            cluster["certificate-authority-data"] = base64.b64encode(self.tls.authority.cert_pem).decode()
         return {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": self.name, "cluster": {"server": self.url}}],
+            "clusters": [{"name": self.name, "cluster": cluster}],
             "users": [{"name": "admin", "user": {"token": self.token}}],
             "contexts": [{"name": "admin", "context": {"cluster": self.name, "user": "admin"}}],
             "current-context": "admin",

@@ -1,12 +1,14 @@
 """The OpenAPI v3 documents: an index whose hashes change with the schemas, and one document per group version."""
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 from fleet.sim import status
 from fleet.sim.representation import encode
 from fleet.sim.resource import Resource
 from fleet.sim.state import State
+
+_PATCH_OPTIONS: Final = ("dryRun", "fieldManager", "fieldValidation", "force")
 
 
 def index(state: State) -> bytes:
@@ -41,7 +43,18 @@ def _document(state: State, group: str, version: str) -> bytes:
     resources = state.registry.of_version(group, version)
     schemas = {_schema_name(resource): _schema(state, resource) for resource in resources}
     info = {"title": "Kubernetes", "version": "v1.36.3"}
-    return encode({"openapi": "3.0.0", "info": info, "paths": {}, "components": {"schemas": schemas}})
+    paths = dict(_patch_path(resource) for resource in resources if "patch" in resource.verbs)
+    return encode({"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}})
+
+
+def _patch_path(resource: Resource) -> tuple[str, dict[str, Any]]:
+    """Return the path of one object with its PATCH: where clients look up which options a server knows."""
+    root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
+    place = "/namespaces/{namespace}" if resource.namespaced else ""
+    kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
+    options = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in _PATCH_OPTIONS]
+    action = {"parameters": options, "x-kubernetes-action": "patch", "x-kubernetes-group-version-kind": kind}
+    return f"{root}{place}/{resource.plural}/{{name}}", {"patch": action}
 
 
 def _schema_name(resource: Resource) -> str:
