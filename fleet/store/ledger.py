@@ -28,8 +28,20 @@ _MOVE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerRow:
-    """One applied object. An intent that has no result yet has an empty `desired`."""
+class Lease:
+    """Proof that this hub may write a cluster; `epoch` grows with every taking."""
+
+    cluster: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What fleet applied: one row per object.
+
+    `desired` is the manifest's digest (empty: an intent without a result yet), `owned` the digest of our managedFields
+    entry in the last response, `rv` the resourceVersion of that response. `state` is `finished` for a Job seen done.
+    """
 
     key: ObjectKey
     version: str
@@ -38,11 +50,11 @@ class LedgerRow:
     uid: str
     rv: int
     applied_at: datetime
-    state: str
+    state: str = ""
 
 
-def _read(row: Row) -> LedgerRow:
-    return LedgerRow(
+def _read(row: Row) -> Entry:
+    return Entry(
         key=ObjectKey(*row[:4]),
         version=row[4],
         desired=bytes(row[5]),
@@ -61,8 +73,8 @@ class LedgerStore:
         self._database = database
         self._clock = clock
 
-    async def take(self, cluster: str) -> int:
-        """Take a cluster: returns the new epoch; writes with an older one are refused from now on."""
+    async def take(self, cluster: str) -> Lease:
+        """Take a cluster; writes with an older lease are refused from now on."""
         now = write_at(self._clock.now())
         rows = await self._database.write(
             [
@@ -74,23 +86,23 @@ class LedgerStore:
                 )
             ]
         )
-        return int(rows[0][0][0])
+        return Lease(cluster=cluster, epoch=int(rows[0][0][0]))
 
-    async def load_cluster(self, cluster: str) -> dict[TargetId, dict[ObjectKey, LedgerRow]]:
+    async def load_cluster(self, cluster: str) -> dict[TargetId, dict[ObjectKey, Entry]]:
         """Read every target's rows of one cluster, in one query."""
         rows = await self._database.read(f"SELECT {_COLUMNS}, app FROM ledger WHERE cluster = ?", (cluster,))
-        loaded: dict[TargetId, dict[ObjectKey, LedgerRow]] = {}
+        loaded: dict[TargetId, dict[ObjectKey, Entry]] = {}
         for row in rows:
             entry = _read(row)
             loaded.setdefault(TargetId(cluster, row[11]), {})[entry.key] = entry
         return loaded
 
-    async def intend(self, target: TargetId, keys: Sequence[ObjectKey], epoch: int) -> None:
+    async def intend(self, target: TargetId, keys: Sequence[ObjectKey], lease: Lease) -> None:
         """Note that these objects are about to be created. Idempotent. Raises: LeaseLost."""
         now = write_at(self._clock.now())
-        await self._write(target.cluster, epoch, [Statement(_INTEND, (*target, *key, now)) for key in keys])
+        await self._write(lease, [Statement(_INTEND, (*target, *key, now)) for key in keys])
 
-    async def record(self, target: TargetId, rows: Sequence[LedgerRow], gone: Sequence[ObjectKey], epoch: int) -> None:
+    async def record(self, target: TargetId, rows: Sequence[Entry], gone: Sequence[ObjectKey], lease: Lease) -> None:
         """Replace rows by results and drop the `gone`. Idempotent. Raises: LeaseLost."""
         upserts = [
             Statement(
@@ -100,17 +112,17 @@ class LedgerStore:
             for r in rows
         ]
         deletes = [Statement(_DELETE, (*target, *key)) for key in gone]
-        await self._write(target.cluster, epoch, [*upserts, *deletes])
+        await self._write(lease, [*upserts, *deletes])
 
-    async def hand_over(self, source: TargetId, to: TargetId, keys: Sequence[ObjectKey], epoch: int) -> None:
+    async def hand_over(self, source: TargetId, to: TargetId, keys: Sequence[ObjectKey], lease: Lease) -> None:
         """Move rows between two targets of one cluster. Idempotent. Raises: LeaseLost."""
-        await self._write(
-            source.cluster, epoch, [Statement(_MOVE, (to.app, source.cluster, source.app, *key)) for key in keys]
-        )
+        await self._write(lease, [Statement(_MOVE, (to.app, source.cluster, source.app, *key)) for key in keys])
 
-    async def _write(self, cluster: str, epoch: int, statements: Sequence[Statement]) -> None:
-        guard = Statement("UPDATE cluster SET epoch = epoch WHERE name = ? AND epoch = ?", (cluster, epoch), expect=1)
+    async def _write(self, lease: Lease, statements: Sequence[Statement]) -> None:
+        guard = Statement(
+            "UPDATE cluster SET epoch = epoch WHERE name = ? AND epoch = ?", (lease.cluster, lease.epoch), expect=1
+        )
         try:
             await self._database.write([guard, *statements])
         except ExpectationFailed as error:
-            raise LeaseLost(f"cluster {cluster} was taken by a newer session of this hub", subject=cluster) from error
+            raise LeaseLost("the cluster was taken by a newer session of this hub", subject=lease.cluster) from error

@@ -1,0 +1,356 @@
+"""Carrying a plan out: the requests, rank by rank, in parallel inside a rank.
+
+One object's failure is a value in its `Result`; only a lost lease, a broken database or cancellation ends a run.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+import msgspec
+import structlog
+
+from fleet.aio import spawn
+from fleet.annotation import HUB, PART_OF
+from fleet.clock import Clock
+from fleet.errors import Cause, Conflict, FleetError, Forbidden, Invalid, KubeError, NotFound
+from fleet.kube.gate import Priority
+from fleet.kube.ownership import foreign_additions, owned_digest, plan_fold, plan_preexisting
+from fleet.kube.wire import Observed
+from fleet.object import Adopt, GroupKind, Gvk, Manifest, ObjectKey, TargetId, encode_canonical
+from fleet.reconcile.ignore import ignored_pointers, yield_fields
+from fleet.reconcile.live import Live, summarise
+from fleet.reconcile.order import prune_rank, rank
+from fleet.reconcile.plan import Action, Change
+from fleet.reconcile.port import ClusterApi, Kinds, Policy, Unsealer
+from fleet.store.ledger import Entry
+
+log = structlog.get_logger()
+
+CRD = GroupKind("apiextensions.k8s.io", "CustomResourceDefinition")
+RECREATED = frozenset({GroupKind("batch", "Job"), GroupKind("", "Pod")})
+"""Kinds whose changed template cannot be applied: they are deleted and created, once per digest."""
+SCHEMA_WAIT_S = 10.0
+SCHEMA_RETRY_S = 60.0
+GONE_WAIT_S = 60.0
+POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of one change."""
+
+    change: Change
+    error: FleetError | None = None
+    waits_for: ObjectKey | None = None
+    """The namespace or definition whose arrival wakes this object."""
+    entry: Entry | None = None
+    gone: bool = False
+    created: bool = False
+    overridden: tuple[Cause, ...] = ()
+    unrepaired: tuple[str, ...] = ()
+    """Paths that drift managers added and that are still there after a repair."""
+    redefines: bool = False
+    """A definition whose schema this write changed."""
+
+    @property
+    def key(self) -> ObjectKey:
+        """The object."""
+        return self.change.key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The cluster a target's changes are carried to, and the target's part in it."""
+
+    target: TargetId
+    part_of: str
+    hub_id: str
+    api: ClusterApi
+    kinds: Kinds
+    live: Live
+    clock: Clock
+    unsealer: Unsealer
+    policy: Policy
+    priority: Priority = Priority.APPLY
+
+
+async def carry_writes(site: Site, changes: Sequence[Change], done: Callable[[Result], None]) -> None:
+    """Create and configure, by rank; a definition's kind is waited for before its objects' rank.
+
+    Calls `done` once per change, as each ends. Cancelled: requests in flight are abandoned; their effect is unknown.
+    """
+    ordered = sorted(changes, key=_write_rank)
+    for _, members in groupby(ordered, key=_write_rank):
+        batch = list(members)
+        hashes = await _schema_hashes(site, batch)
+        redefined: set[ObjectKey] = set()
+
+        def note(result: Result, redefined: set[ObjectKey] = redefined) -> None:
+            if result.redefines:
+                redefined.add(result.key)
+            done(result)
+
+        async with asyncio.TaskGroup() as group:
+            for change in batch:
+                spawn(group, f"apply/{change.key}", _report(site, change, _write_one, note))
+        await _await_schemas(site, {gvk: before for (key, gvk), before in hashes.items() if key in redefined})
+
+
+async def carry_prunes(site: Site, changes: Sequence[Change], done: Callable[[Result], None]) -> None:
+    """Delete or let go, in reverse order of ranks."""
+    ordered = sorted(changes, key=_prune_rank)
+    for _, members in groupby(ordered, key=_prune_rank):
+        async with asyncio.TaskGroup() as group:
+            for change in list(members):
+                spawn(group, f"prune/{change.key}", _report(site, change, _prune_one, done))
+
+
+def _write_rank(change: Change) -> Any:
+    assert change.manifest is not None
+    return rank(change.key, change.manifest.flags)
+
+
+def _prune_rank(change: Change) -> Any:
+    return prune_rank(change.key)
+
+
+async def _report(site: Site, change: Change, act: Any, done: Callable[[Result], None]) -> None:
+    try:
+        result: Result = await act(site, change)
+    except FleetError as error:
+        result = Result(change=change, error=error, waits_for=_arrival(site, change, error))
+    except Exception as error:
+        log.exception("internal error", target=str(site.target), object=str(change.key))
+        bug = FleetError(f"{type(error).__name__} while writing; the log has the traceback", reason="InternalError")
+        result = Result(change=change, error=bug)
+    done(result)
+
+
+def _arrival(site: Site, change: Change, error: FleetError) -> ObjectKey | None:
+    """Name the object whose arrival would end this failure by itself."""
+    if isinstance(error, NotFound) and error.what == "namespace":
+        return ObjectKey("", "Namespace", "", change.key.namespace)
+    if isinstance(error, NotFound) and error.what == "kind":
+        return definition_of(change.key.group_kind)
+    if isinstance(error, Forbidden) and error.reason == "NamespaceTerminating":
+        return ObjectKey("", "Namespace", "", change.key.namespace)
+    return None
+
+
+def definition_of(kind: GroupKind) -> ObjectKey:
+    """Stand for the CRD of a kind; its plural is not known, so the name is the kind's."""
+    return ObjectKey(CRD.group, CRD.kind, "", str(kind))
+
+
+async def _write_one(site: Site, change: Change) -> Result:
+    assert change.manifest is not None
+    manifest = await site.unsealer.open(change.manifest, site.target.cluster)
+    priority = Priority.DRIFT if change.is_drift else site.priority
+    if change.reason == "Added" or (
+        change.action is Action.CONFIGURE and change.live is not None and change.live.foreign
+    ):
+        await _fold(site, change.key, priority)
+    sent = await _as_sent(site, change, manifest, priority)
+    applied_over: tuple[Cause, ...] = ()
+    try:
+        applied = await _apply(site, sent, priority)
+        applied_over = applied.overridden
+    except Invalid as error:
+        if error.reason != "ImmutableField" or not _may_recreate(change, manifest):
+            raise
+        await _delete_and_wait(site, change, priority)
+        applied = await site.api.apply(_stamp(site, manifest), priority=priority)
+    observed = applied.observed
+    if not applied.created:
+        observed = await _mark_preexisting(site, change, observed, priority)
+    left = _left_over(site, change, observed)
+    now = site.clock.now()
+    site.live.put(change.key, summarise(observed, site.hub_id, now))
+    return Result(
+        change=change,
+        entry=_entry(change.manifest, observed, now),
+        created=applied.created,
+        overridden=applied_over,
+        unrepaired=left,
+        redefines=change.key.group_kind == CRD
+        and (change.live is None or change.live.generation != observed.generation),
+    )
+
+
+def _entry(manifest: Manifest, observed: Observed, now: datetime) -> Entry:
+    return Entry(
+        key=manifest.key,
+        version=manifest.version,
+        desired=manifest.digest,
+        owned=owned_digest(observed.managed),
+        uid=observed.uid,
+        rv=observed.rv,
+        applied_at=now,
+    )
+
+
+async def _apply(site: Site, sent: Manifest, priority: Priority) -> Any:
+    """Apply; after a definition changed, "field not declared in schema" is the old schema speaking: ask again."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + SCHEMA_RETRY_S
+    while True:
+        try:
+            return await site.api.apply(sent, priority=priority)
+        except Invalid as error:
+            recent = loop.time() - site.live.schema_changed_at < SCHEMA_RETRY_S
+            if error.reason != "SchemaMismatch" or not recent or loop.time() > deadline:
+                raise
+            await asyncio.sleep(POLL_S)
+
+
+def _stamp(site: Site, manifest: Manifest) -> Manifest:
+    """Put our labels on a manifest."""
+    body = msgspec.json.decode(manifest.body)
+    labels = body["metadata"].setdefault("labels", {})
+    labels[PART_OF], labels[HUB] = site.part_of, site.hub_id
+    return replace(manifest, body=encode_canonical(body))
+
+
+async def _as_sent(site: Site, change: Change, manifest: Manifest, priority: Priority) -> Manifest:
+    stamped = _stamp(site, manifest)
+    scaled_by = change.live.scaled_by if change.live else ""
+    pointers = ignored_pointers(site.policy.ignore, change.key, scaled_by, site.policy.drift_managers)
+    if not pointers or change.action is Action.CREATE:
+        return stamped
+    live = await site.api.get(change.key, priority=priority)
+    if live is None or live.body is None:
+        return stamped
+    desired = msgspec.json.decode(stamped.body)
+    return replace(
+        stamped,
+        body=encode_canonical(yield_fields(desired, msgspec.json.decode(live.body), live.managed, pointers)),
+    )
+
+
+async def _fold(site: Site, key: ObjectKey, priority: Priority) -> None:
+    """Take over what drift managers added, so that the apply that follows removes it."""
+    try:
+        await site.api.patch_planned(
+            key, lambda seen: plan_fold(seen.managed, site.policy.drift_managers, seen.rv), priority=priority
+        )
+    except NotFound as error:
+        if error.what != "object":
+            raise
+
+
+async def _mark_preexisting(site: Site, change: Change, observed: Observed, priority: Priority) -> Observed:
+    """At our first apply, what people had set before becomes `fleet-preexisting`: never drift, never removed."""
+    assert change.manifest is not None
+    first = change.action is Action.ADOPT or change.entry is None
+    reset = any(entry.manager == "before-first-apply" for entry in observed.managed)
+    if not first and not reset:
+        return observed
+    managers = site.policy.drift_managers
+    exact = (change.manifest.flags.adopt or site.policy.adopt) is Adopt.EXACT
+    if first and exact:
+        await site.api.patch_planned(
+            change.key, lambda seen: plan_fold(seen.managed, ("*",), seen.rv), priority=priority, observed=observed
+        )
+        return (await site.api.apply(_stamp(site, change.manifest), priority=priority)).observed
+    return await site.api.patch_planned(
+        change.key, lambda seen: plan_preexisting(seen.managed, managers, seen.rv), priority=priority, observed=observed
+    )
+
+
+def _left_over(site: Site, change: Change, observed: Observed) -> tuple[str, ...]:
+    if change.reason != "Added":
+        return ()
+    return tuple(foreign_additions(observed.managed, site.policy.drift_managers).paths())
+
+
+def _may_recreate(change: Change, manifest: Manifest) -> bool:
+    return manifest.flags.force or change.key.group_kind in RECREATED
+
+
+async def _delete_and_wait(site: Site, change: Change, priority: Priority) -> None:
+    found = await site.api.get_metadata(change.key, priority=priority)
+    if found is None:
+        return
+    deleted = await site.api.delete(change.key, found.uid, priority=priority, propagation="Foreground")
+    if deleted.gone:
+        return
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + GONE_WAIT_S
+    while loop.time() < deadline:
+        await site.live.wait(change.key, lambda live: live is None or live.uid != found.uid, 1.0)
+        now = await site.api.get_metadata(change.key, priority=priority)
+        if now is None or now.uid != found.uid:
+            return
+    raise Conflict(
+        f"it has to be recreated and its deletion is not done after {GONE_WAIT_S:g} s", subject=str(change.key)
+    )
+
+
+async def _prune_one(site: Site, change: Change) -> Result:
+    live = change.live
+    if live is None or change.reason == "NotOurs":
+        return Result(change=change, gone=True)
+    if change.orphan:
+        await _let_go(site, change.key)
+        return Result(change=change, gone=True)
+    deleted = await site.api.delete(change.key, live.uid, priority=site.priority)
+    return Result(change=change, gone=deleted.gone)
+
+
+async def _let_go(site: Site, key: ObjectKey) -> None:
+    """Take our labels off an object that stays."""
+
+    def plan(seen: Observed) -> list[dict[str, object]] | None:
+        labels = [name for name in (PART_OF, HUB) if name in seen.labels]
+        if not labels:
+            return None
+        escaped = [name.replace("~", "~0").replace("/", "~1") for name in labels]
+        patch: list[dict[str, object]] = [{"op": "replace", "path": "/metadata/resourceVersion", "value": str(seen.rv)}]
+        patch += [{"op": "remove", "path": f"/metadata/labels/{name}"} for name in escaped]
+        return patch
+
+    try:
+        await site.api.patch_planned(key, plan, priority=site.priority)
+    except NotFound as error:
+        if error.what == "kind":
+            raise
+
+
+def _defined_versions(change: Change) -> Iterator[Gvk]:
+    """List what a definition serves, as group-versions."""
+    if change.key.group_kind == CRD and change.manifest is not None:
+        spec = msgspec.json.decode(change.manifest.body).get("spec", {})
+        for version in spec.get("versions", []):
+            yield Gvk(spec.get("group", ""), version.get("name", ""), "")
+
+
+async def _schema_hashes(site: Site, changes: Sequence[Change]) -> Mapping[tuple[ObjectKey, Gvk], str]:
+    hashes = {}
+    for change in changes:
+        for gvk in _defined_versions(change):
+            hashes[change.key, gvk] = await _schema_hash(site, gvk.group, gvk.version)
+    return hashes
+
+
+async def _schema_hash(site: Site, group: str, version: str) -> str:
+    try:
+        return await site.kinds.schema_hash(group, version)
+    except KubeError:
+        return ""
+
+
+async def _await_schemas(site: Site, hashes: Mapping[Gvk, str]) -> None:
+    """Wait, at most 10 s, until the server publishes what the definitions just written say."""
+    if not hashes:
+        return
+    loop = asyncio.get_running_loop()
+    site.live.schema_changed_at = loop.time()
+    deadline = loop.time() + SCHEMA_WAIT_S
+    for gvk, before in hashes.items():
+        while await _schema_hash(site, gvk.group, gvk.version) == before and loop.time() < deadline:
+            await asyncio.sleep(POLL_S)
+    await site.kinds.refresh()

@@ -1,0 +1,97 @@
+"""Drift: what somebody took from us or added beside us, and when repairing it becomes a fight. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
+
+from fleet.kube.ownership import FieldSet
+from fleet.object import ObjectKey
+from fleet.reconcile.live import LiveObject
+from fleet.store.ledger import Entry
+
+FIGHT_WINDOW = timedelta(seconds=30)
+FIGHT_ROUNDS = 5
+FIRST_PAUSE = timedelta(seconds=10)
+MOST_PAUSE = timedelta(minutes=10)
+QUIET = timedelta(minutes=30)
+
+
+def matching(names: Iterable[str], globs: Sequence[str]) -> tuple[str, ...]:
+    """Pick the manager names that a list of globs covers.
+
+    >>> matching(["kubectl-edit", "vpa"], ["kubectl*"])
+    ('kubectl-edit',)
+    """
+    return tuple(name for name in names if any(fnmatchcase(name, glob) for glob in globs))
+
+
+def is_taken(entry: Entry, live: LiveObject) -> bool:
+    """Tell whether somebody took a value that we own: our managedFields entry is no longer the one we left."""
+    return live.rv > entry.rv and live.owned != entry.owned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A path that we own no more, and who holds it now."""
+
+    path: str
+    manager: str
+    at: str
+
+
+def taken_paths(before: FieldSet | None, after: FieldSet | None) -> FieldSet | None:
+    """Return the paths that `before` held and `after` does not; None when that cannot be known."""
+    if before is None:
+        return None
+    return before if after is None else before.difference(after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """How often one object was taken again right after our repair, and by whom.
+
+    Drift managers are people with kubectl: they never make a contest. Deletions count whoever deletes.
+    """
+
+    rounds: int = 0
+    manager: str = ""
+    repaired_at: datetime | None = None
+    pause: timedelta = timedelta(0)
+    until: datetime | None = None
+
+    @property
+    def active(self) -> bool:
+        """Repairs of this object are being spaced out."""
+        return self.rounds >= FIGHT_ROUNDS
+
+
+def note_repair(contest: Contest, now: datetime) -> Contest:
+    """Remember that we repaired."""
+    return replace(contest, repaired_at=now)
+
+
+def note_drift(contest: Contest, manager: str, now: datetime) -> Contest:
+    """Count a taking; `manager` is empty for a deletion. Five within 30 s of our repairs make it contested.
+
+    From then on each further round doubles the pause before the next repair, from 10 s to 10 min; 30 quiet minutes
+    forget it all.
+    """
+    last = contest.repaired_at
+    if last is None or now - last > QUIET:
+        return Contest(manager=manager)
+    if not contest.active and (now - last > FIGHT_WINDOW or manager != contest.manager):
+        return Contest(manager=manager, rounds=1, repaired_at=last)
+    rounds = contest.rounds + 1
+    if rounds < FIGHT_ROUNDS:
+        return replace(contest, rounds=rounds)
+    pause = min(contest.pause * 2, MOST_PAUSE) if contest.pause else FIRST_PAUSE
+    return replace(contest, rounds=rounds, pause=pause, until=now + pause)
+
+
+def blocked_until(contests: Mapping[ObjectKey, Contest], key: ObjectKey, now: datetime) -> datetime | None:
+    """Return when a contested object may be repaired again; None = now."""
+    contest = contests.get(key)
+    if contest is None or contest.until is None or contest.until <= now:
+        return None
+    return contest.until

@@ -1,0 +1,277 @@
+"""The live-state cache of one cluster: what the watches have shown of the objects that carry our label.
+
+Fed synchronously by watch sinks, read synchronously by plans: there is no await between reading and deciding. An object
+costs a few hundred bytes, whatever its size: bodies are assessed at ingestion and dropped.
+"""
+
+import asyncio
+import math
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from fleet.annotation import HUB, PART_OF, parse_flags
+from fleet.kube.ownership import FieldSet, foreign_additions, lost, own_fields, owned_digest
+from fleet.kube.wire import ManagedEntry, Observed
+from fleet.object import DEFAULT_FLAGS, Flags, GroupKind, ObjectKey
+from fleet.reconcile.health import Health, Verdict, assess
+
+_OURS, _DELETING = 1, 2
+
+
+class LiveObject(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One object as last seen. Strings are interned, uids and digests are raw bytes: about 0.5 KB each."""
+
+    uid_bytes: bytes
+    rv: int
+    owned: bytes
+    """Digest of our managedFields entry; empty when we have none."""
+    fields: bytes
+    """zlib of our entry's fieldsV1, kept to name what was taken when `owned` changes."""
+    part_of: str
+    bits: int
+    foreign: tuple[str, ...] = ()
+    """Managers outside any controller's subresource that added fields of their own."""
+    scaled_by: str = ""
+    """Manager that wrote the `scale` subresource."""
+    flags: Flags = DEFAULT_FLAGS
+    verdict: Verdict | None = None
+    """Health as of `rv`; None for kinds whose status does not matter."""
+    generation: int = 0
+
+    @property
+    def uid(self) -> str:
+        """The uid in its usual form."""
+        return unpack_uid(self.uid_bytes)
+
+    @property
+    def ours(self) -> bool:
+        """All three marks of design §3: our labels, our `Apply` entry, no controller owner."""
+        return bool(self.bits & _OURS)
+
+    @property
+    def deleting(self) -> bool:
+        """Has a deletionTimestamp."""
+        return bool(self.bits & _DELETING)
+
+    def own_fields(self) -> FieldSet | None:
+        """Unpack the fields we owned at `rv`."""
+        return FieldSet.parse(zlib.decompress(self.fields)) if self.fields else None
+
+
+def pack_uid(uid: str) -> bytes:
+    """Pack a uid into 16 bytes; one that is no UUID keeps its text.
+
+    >>> unpack_uid(pack_uid("0f3a2b1c-0000-4000-8000-00000000beef"))
+    '0f3a2b1c-0000-4000-8000-00000000beef'
+    """
+    digits = uid.replace("-", "")
+    try:
+        packed = bytes.fromhex(digits) if len(digits) == 32 and len(uid) == 36 else b""
+    except ValueError:
+        packed = b""
+    return packed or uid.encode()
+
+
+def unpack_uid(packed: bytes) -> str:
+    """Undo `pack_uid`."""
+    if len(packed) != 16:
+        return packed.decode()
+    digits = packed.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def foreign_managers(managed: Sequence[ManagedEntry]) -> tuple[str, ...]:
+    """Name the managers that hold fields we do not, outside subresources: candidates for additive drift."""
+    found = [
+        entry.manager
+        for entry in managed
+        if entry.operation == "Update"
+        and not entry.subresource
+        and entry.manager != "fleet-preexisting"
+        and not foreign_additions(managed, (entry.manager,)).is_empty
+    ]
+    return tuple(sys.intern(name) for name in sorted(set(found)))
+
+
+def summarise(observed: Observed, hub_id: str, now: datetime) -> LiveObject:
+    """Reduce what an API server showed to what decisions need. Pure."""
+    own = own_fields(observed.managed)
+    ours = own is not None and not observed.controller and observed.labels.get(HUB) == hub_id
+    flags = parse_flags(observed.annotations)
+    return LiveObject(
+        uid_bytes=pack_uid(observed.uid),
+        rv=observed.rv,
+        owned=owned_digest(observed.managed) if own is not None else b"",
+        fields=zlib.compress(own.serialise(), 1) if own is not None else b"",
+        part_of=sys.intern(observed.labels.get(PART_OF, "")),
+        bits=(_OURS if ours else 0) | (_DELETING if observed.deleting else 0),
+        foreign=foreign_managers(observed.managed),
+        scaled_by=next((sys.intern(e.manager) for e in observed.managed if e.subresource == "scale"), ""),
+        flags=DEFAULT_FLAGS if flags == DEFAULT_FLAGS else flags,
+        verdict=assess(msgspec.json.decode(observed.body), now) if observed.body else _metadata_verdict(observed),
+        generation=observed.generation,
+    )
+
+
+def _metadata_verdict(observed: Observed) -> Verdict | None:
+    if not observed.deleting:
+        return None
+    waiting = f" on finalizers {', '.join(observed.finalizers)}" if observed.finalizers else ""
+    return Verdict(Health.TERMINATING, "Terminating", f"being deleted, waiting{waiting}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftPath:
+    """A field that is not as we left it: taken from us, or added beside ours."""
+
+    path: str
+    manager: str
+    """Empty when nobody holds it: it was removed."""
+    at: str
+    added: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """What watches told of one object's drift. `seen_at` is loop time; no paths: it was deleted."""
+
+    seen_at: float
+    paths: tuple[DriftPath, ...]
+
+
+OnChange = Callable[[ObjectKey, LiveObject | None, LiveObject | None], None]
+"""Told (key, before, after) at each change; `after` None = gone from the selection."""
+
+
+class Live:
+    """The objects of one cluster that carry our label, by key."""
+
+    def __init__(self, on_change: OnChange) -> None:
+        self._objects: dict[ObjectKey, LiveObject] = {}
+        self._synced: set[GroupKind] = set()
+        self._fresh: dict[GroupKind, set[ObjectKey]] = {}
+        self._waiters: dict[ObjectKey, list[asyncio.Future[None]]] = {}
+        self._drift: dict[ObjectKey, Drift] = {}
+        self._on_change = on_change
+        self.schema_changed_at = -math.inf
+        """Loop time of our last change to a definition: schema errors soon after are the old schema speaking."""
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def get(self, key: ObjectKey) -> LiveObject | None:
+        """Return the object as last seen."""
+        return self._objects.get(key)
+
+    def of_set(self, part_of: str) -> Iterator[tuple[ObjectKey, LiveObject]]:
+        """Iterate over the objects of one ApplySet."""
+        return ((key, live) for key, live in self._objects.items() if live.part_of == part_of)
+
+    def is_synced(self, kind: GroupKind) -> bool:
+        """Tell whether the watch of this kind has shown everything there is."""
+        return kind in self._synced
+
+    def restart(self, kind: GroupKind) -> None:
+        """Begin a fresh list: what it does not show is gone at `sync`. The old view stays readable meanwhile."""
+        self._fresh[kind] = set()
+
+    def sync(self, kind: GroupKind) -> None:
+        """End a fresh list: drop what it did not show."""
+        fresh = self._fresh.pop(kind, None)
+        self._synced.add(kind)
+        if fresh is not None:
+            for key in [k for k in self._objects if k.group_kind == kind and k not in fresh]:
+                self.drop(key)
+
+    def forget_kind(self, kind: GroupKind) -> None:
+        """Stop knowing a kind: its watch was closed. Nothing is reported as gone."""
+        self._synced.discard(kind)
+        self._fresh.pop(kind, None)
+        for key in [k for k in self._objects if k.group_kind == kind]:
+            del self._objects[key]
+
+    def unsync(self, kind: GroupKind) -> None:
+        """Note that the watch of a kind is broken: absence proves nothing until it is synced again."""
+        self._synced.discard(kind)
+
+    def see(self, observed: Observed, hub_id: str, now: datetime) -> None:
+        """Take in what a watch showed; what it took from us or added beside us is noted for reports."""
+        live = summarise(observed, hub_id, now)
+        before = self._objects.get(observed.key)
+        if before is not None and live.rv > before.rv:
+            self._note_drift(observed, before, live)
+        self.put(observed.key, live)
+
+    def _note_drift(self, observed: Observed, before: LiveObject, live: LiveObject) -> None:
+        paths: list[DriftPath] = []
+        if before.owned and live.owned != before.owned:
+            fields = before.own_fields()
+            taken = lost(fields, observed.managed) if fields is not None else []
+            paths += [DriftPath(path=t.path, manager=t.manager, at=t.at, added=False) for t in taken]
+        if live.foreign != before.foreign:
+            for name in live.foreign:
+                added = foreign_additions(observed.managed, (name,)).paths()
+                paths += [DriftPath(path=path, manager=name, at="", added=True) for path in added]
+        if paths:
+            known = self._drift.get(observed.key)
+            at = known.seen_at if known else asyncio.get_running_loop().time()
+            earlier = known.paths if known else ()
+            self._drift[observed.key] = Drift(seen_at=at, paths=(*earlier, *(p for p in paths if p not in earlier)))
+
+    def drift(self, key: ObjectKey) -> "Drift | None":
+        """Return what is known of an object's drift since it was last as we left it."""
+        return self._drift.get(key)
+
+    def forget_drift(self, key: ObjectKey) -> None:
+        """Note that the object is as we want it again."""
+        self._drift.pop(key, None)
+
+    def put(self, key: ObjectKey, live: LiveObject) -> None:
+        """Store what a watch or a write's response showed; an older resourceVersion never replaces a newer one."""
+        if (fresh := self._fresh.get(key.group_kind)) is not None:
+            fresh.add(key)
+        before = self._objects.get(key)
+        if before is not None and before.uid_bytes == live.uid_bytes and 0 < live.rv < before.rv:
+            return
+        if before is not None and live.rv == before.rv and live.verdict is None and before.verdict is not None:
+            return  # the response of a metadata write at a state already seen whole
+        self._objects[key] = live
+        self._tell(key, before, live)
+
+    def drop(self, key: ObjectKey) -> None:
+        """Remove an object that left the selection or was deleted."""
+        before = self._objects.pop(key, None)
+        if before is not None:
+            self._drift[key] = Drift(seen_at=asyncio.get_running_loop().time(), paths=())
+            self._tell(key, before, None)
+
+    def revise(self, key: ObjectKey, verdict: Verdict) -> None:
+        """Replace an object's health by what its pods tell; the object itself did not change."""
+        before = self._objects.get(key)
+        if before is not None and before.verdict != verdict:
+            after = msgspec.structs.replace(before, verdict=verdict)
+            self._objects[key] = after
+            self._tell(key, before, after)
+
+    def _tell(self, key: ObjectKey, before: LiveObject | None, after: LiveObject | None) -> None:
+        for waiter in self._waiters.pop(key, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+        self._on_change(key, before, after)
+
+    async def wait(self, key: ObjectKey, ready: Callable[[LiveObject | None], bool], timeout_s: float) -> bool:
+        """Wait until the object satisfies `ready`; False when `timeout_s` passed first. Costs no polling."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not ready(self._objects.get(key)):
+                    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiters.setdefault(key, []).append(waiter)
+                    await waiter
+        except TimeoutError:
+            return False
+        return True

@@ -1,0 +1,321 @@
+"""The decision: desired manifests, the ledger and live objects in; one change per object out. Pure.
+
+First match wins, per object, in the order of `_decide_desired` and `_decide_left`: read those two and you know what
+fleet will do and why.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from fleet.annotation import OPT_OUT_PREFIXES
+from fleet.kube.wire import Observed
+from fleet.object import Adopt, Apply, GroupKind, Manifest, ObjectKey, TargetId
+from fleet.reconcile.drift import is_taken, matching
+from fleet.reconcile.live import LiveObject
+from fleet.reconcile.port import Policy
+from fleet.store.ledger import Entry
+
+
+class Action(StrEnum):
+    """What happens to one object."""
+
+    CREATE = "create"
+    CONFIGURE = "configure"
+    UNCHANGED = "unchanged"
+    PRUNE = "prune"
+    SKIP = "skip"
+    ADOPT = "adopt"
+    HAND_OVER = "hand-over"
+
+
+WRITES = frozenset({Action.CREATE, Action.CONFIGURE, Action.ADOPT})
+DRIFT_REASONS = frozenset({"Drifted", "Deleted", "Replaced", "Added"})
+WAITS = frozenset({"Terminating", "NotObserved", "MissingKind", "MissingNamespace"})
+"""Reasons of a skip that ends by itself when the cluster moves on."""
+FAILURES = frozenset({"OwnedElsewhere", "Duplicate", "NotAllowed", "HookUnsupported", "VersionNotServed"})
+"""Reasons of a skip that a person must resolve."""
+
+KEPT_KINDS = frozenset(
+    {
+        GroupKind("", "Namespace"),
+        GroupKind("apiextensions.k8s.io", "CustomResourceDefinition"),
+        GroupKind("", "PersistentVolume"),
+        GroupKind("", "PersistentVolumeClaim"),
+    }
+)
+"""Never pruned unless allowed: with them goes data that no commit brings back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One object's share of a plan. `reason` is CamelCase, `message` a sentence for people."""
+
+    key: ObjectKey
+    action: Action
+    reason: str
+    message: str = ""
+    manifest: Manifest | None = field(default=None, repr=False)
+    entry: Entry | None = field(default=None, repr=False)
+    live: LiveObject | None = field(default=None, repr=False)
+    orphan: bool = False
+    """The object stays in the cluster; only our labels and the ledger row go."""
+    from_target: TargetId | None = None
+
+    @property
+    def is_drift(self) -> bool:
+        """A repair of something that somebody changed."""
+        return self.action in WRITES and self.reason in DRIFT_REASONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Everything a plan is made from; a snapshot taken without awaiting."""
+
+    target: TargetId
+    part_of: str
+    policy: Policy
+    desired: Mapping[ObjectKey, Manifest]
+    ledger: Mapping[ObjectKey, Entry]
+    live: Callable[[ObjectKey], LiveObject | None]
+    synced: Callable[[GroupKind], bool]
+    served: Callable[[GroupKind], bool]
+    found: Mapping[ObjectKey, Observed | None]
+    """Looked up by name because no watch shows them: None = absent."""
+    owner: Callable[[ObjectKey], TargetId | None]
+    """Which target's ledger holds an object."""
+    wants: Callable[[ObjectKey, TargetId], bool]
+    """Whether another target desires an object."""
+    schema_changed: frozenset[GroupKind] = frozenset()
+    removed: bool = False
+    """The target itself is gone from the inventory."""
+    prune_now: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The changes of one target, one per object, sorted by key."""
+
+    changes: tuple[Change, ...]
+
+    def with_action(self, *actions: Action) -> list[Change]:
+        """Pick the changes with one of these actions."""
+        return [change for change in self.changes if change.action in actions]
+
+    @property
+    def counts(self) -> Mapping[Action, int]:
+        """How many objects each action touches."""
+        return Counter(change.action for change in self.changes)
+
+
+def unseen(view: View) -> list[ObjectKey]:
+    """List desired objects that are in no ledger and in no watch: they must be looked up by name before planning."""
+    return [
+        key
+        for key in view.desired
+        if key not in view.ledger
+        and view.owner(key) is None
+        and view.live(key) is None
+        and key not in view.found
+        and view.served(key.group_kind)
+    ]
+
+
+def plan_target(view: View) -> Plan:
+    """Decide what to do with every object that is desired or that we applied."""
+    left = (key for key in view.ledger if key not in view.desired)
+    changes = [*(_decide_desired(view, m) for m in view.desired.values()), *(_decide_left(view, key) for key in left)]
+    return Plan(changes=tuple(sorted(changes, key=lambda change: change.key)))
+
+
+def _decide_desired(view: View, m: Manifest) -> Change:
+    key, entry, live = m.key, view.ledger.get(m.key), view.live(m.key)
+
+    def change(action: Action, reason: str, message: str = "", from_target: TargetId | None = None) -> Change:
+        return Change(
+            key=key,
+            action=action,
+            reason=reason,
+            message=message,
+            manifest=m,
+            entry=entry,
+            live=live,
+            from_target=from_target,
+        )
+
+    for action, reason, message in _refusals(view, m, live):
+        return change(action, reason, message)
+    holder = view.owner(key)
+    if holder is not None and holder != view.target:
+        if view.wants(key, holder):
+            return change(
+                Action.SKIP,
+                "Duplicate",
+                f"{m.origin} renders an object that app {holder.app} already holds on this cluster",
+            )
+        return change(Action.HAND_OVER, "HandedOver", f"taken over from app {holder.app}", from_target=holder)
+    if entry is None:
+        return _decide_first(view, m, change, live)
+    if live is None:
+        return _decide_missing(view, m, entry, change)
+    return _decide_known(view, m, entry, live, change)
+
+
+_Maker = Callable[..., Change]
+
+
+def _refusals(view: View, m: Manifest, live: LiveObject | None) -> Iterator[tuple[Action, str, str]]:
+    if m.flags.hook:
+        yield Action.SKIP, "HookUnsupported", f"{m.origin}: hooks are not run ({m.flags.hook}); remove the annotation"
+    if not m.flags.reconcile:
+        yield Action.SKIP, "OptedOut", "reconciling is disabled by its manifest"
+    if live is not None and not live.flags.reconcile:
+        yield Action.SKIP, "OptedOut", "reconciling is disabled by an annotation on the live object"
+    if (rule := not_allowed(view.policy, m)) is not None:
+        yield Action.SKIP, "NotAllowed", f"{m.origin}: {rule}"
+    if live is not None and live.deleting:
+        yield Action.SKIP, "Terminating", "being deleted; it is created again when it is gone"
+
+
+def not_allowed(policy: Policy, m: Manifest) -> str | None:
+    """Name the rule of the App's `allow` that refuses a manifest; None when it may be written."""
+    if not m.key.namespace and m.scoped and not policy.allow_cluster_scoped:
+        return "allow.clusterScoped is false"
+    namespaces = policy.allow_namespaces
+    if m.key.namespace and namespaces and not any(fnmatchcase(m.key.namespace, glob) for glob in namespaces):
+        return f"namespace {m.key.namespace} is not in allow.namespaces"
+    if policy.allow_kinds and not {m.key.kind, str(m.key.group_kind)} & set(policy.allow_kinds):
+        return f"kind {m.key.group_kind} is not in allow.kinds"
+    return None
+
+
+def _decide_first(view: View, m: Manifest, change: _Maker, live: LiveObject | None) -> Change:
+    if live is not None and live.ours and live.part_of == view.part_of:
+        return change(Action.CONFIGURE, "LedgerMissing", "carries our marks but is in no ledger")
+    if not view.served(m.key.group_kind):
+        return change(Action.SKIP, "MissingKind", f"the cluster serves no {m.key.group_kind}; waiting for its CRD")
+    found = view.found.get(m.key)
+    if found is None and live is None:
+        return change(Action.CREATE, "Absent")
+    if m.flags.apply is Apply.IF_NOT_PRESENT:
+        return change(Action.UNCHANGED, "IfNotPresent", "exists already and is only created")
+    refusal = refuse_adoption(m, view.policy, found) if found is not None else None
+    if refusal is not None:
+        return change(Action.SKIP, "OwnedElsewhere", refusal)
+    return change(Action.ADOPT, "Adopted", "existed before; fleet takes the fields in Git and leaves the others")
+
+
+def refuse_adoption(m: Manifest, policy: Policy, found: Observed) -> str | None:
+    """Say why an object that existed before may not be taken; None when it may."""
+    adopt = m.flags.adopt or policy.adopt
+    if adopt in (Adopt.ALWAYS, Adopt.EXACT):
+        return None
+    if adopt is Adopt.NEVER:
+        return "it exists already and `adopt` is never; set adopt: unowned, or the annotation fleet/adopt, to take it"
+    if found.controller:
+        return f"it is controlled by {found.controller}; manage that object instead"
+    mark = foreign_mark(found)
+    return f"it is managed by {mark}; set adopt: always once that tool has let go of it" if mark else None
+
+
+def foreign_mark(found: Observed) -> str:
+    """Name the GitOps tool whose mark an object carries; empty for none."""
+    labels, annotations = found.labels, found.annotations
+    if any(
+        name.startswith(("kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/")) and name.endswith("/name")
+        for name in labels
+    ):
+        return "Flux"
+    if "argocd.argoproj.io/tracking-id" in annotations or "argocd.argoproj.io/instance" in labels:
+        return "Argo CD"
+    if labels.get("app.kubernetes.io/managed-by") == "Helm" and "meta.helm.sh/release-name" in annotations:
+        return f"Helm release {annotations['meta.helm.sh/release-name']}"
+    if any(name.startswith("objectset.rio.cattle.io/") for name in (*labels, *annotations)):
+        return "Rancher Fleet"
+    if (other := labels.get("fleet/hub")) is not None:
+        return f"another fleet hub ({other})"
+    if "applyset.kubernetes.io/part-of" in labels:
+        return "another ApplySet"
+    return ""
+
+
+def _decide_missing(view: View, m: Manifest, entry: Entry, change: _Maker) -> Change:
+    if not view.served(m.key.group_kind):
+        return change(Action.SKIP, "MissingKind", f"the cluster no longer serves {m.key.group_kind}")
+    if not view.synced(m.key.group_kind):
+        return change(Action.SKIP, "NotObserved", "the watch of this kind has not shown its objects yet")
+    same = entry.desired == m.digest
+    if entry.state == "finished" and same:
+        return change(
+            Action.UNCHANGED, "Finished", "ran to its end and was removed; it runs again when its manifest changes"
+        )
+    return _repair(view, change, "Deleted" if same else "Changed", "was deleted by somebody" if same else "")
+
+
+def _decide_known(view: View, m: Manifest, entry: Entry, live: LiveObject, change: _Maker) -> Change:
+    if m.flags.apply is Apply.IF_NOT_PRESENT:
+        return change(Action.UNCHANGED, "IfNotPresent", "exists and is only created")
+    if entry.desired != m.digest:
+        return change(Action.CONFIGURE, "Changed")
+    if entry.uid != live.uid:
+        return _repair(view, change, "Replaced", "was deleted and created again by somebody")
+    if live.part_of != view.part_of:
+        return change(Action.CONFIGURE, "Labels", "carries the labels of another target")
+    if m.key.group_kind in view.schema_changed:
+        return change(Action.CONFIGURE, "SchemaChanged", "its schema changed since it was applied")
+    if live.rv < entry.rv:
+        return change(Action.UNCHANGED, "NotObserved", "the watch has not shown our last write yet")
+    if is_taken(entry, live):
+        return _repair(view, change, "Drifted", "a value that Git sets was changed")
+    merge = Apply.MERGE in (m.flags.apply, live.flags.apply)
+    added = () if merge else matching(live.foreign, view.policy.drift_managers)
+    if added:
+        return _repair(view, change, "Added", f"{', '.join(added)} added fields that Git does not have")
+    return change(Action.UNCHANGED, "InSync")
+
+
+def _repair(view: View, change: _Maker, reason: str, message: str) -> Change:
+    if not view.policy.repair:
+        return change(Action.SKIP, reason, f"{message}; repair is off (drift: report)")
+    return change(Action.CREATE if reason == "Deleted" else Action.CONFIGURE, reason, message)
+
+
+def _decide_left(view: View, key: ObjectKey) -> Change:
+    entry, live = view.ledger[key], view.live(key)
+
+    def change(action: Action, reason: str, message: str = "", *, orphan: bool = False) -> Change:
+        return Change(key=key, action=action, reason=reason, message=message, entry=entry, live=live, orphan=orphan)
+
+    if not view.served(key.group_kind):
+        return change(Action.SKIP, "MissingKind", f"the cluster no longer serves {key.group_kind}; nothing is pruned")
+    if live is None:
+        if view.synced(key.group_kind):
+            return change(Action.PRUNE, "Gone", "already gone")
+        return change(Action.SKIP, "NotObserved", "the watch of this kind has not shown its objects yet")
+    if live.deleting:
+        return change(Action.SKIP, "Terminating", "being deleted")
+    if not live.ours:
+        return change(Action.PRUNE, "NotOurs", "no longer carries our marks; left as it is", orphan=True)
+    keep = _keep_reason(view, key, live)
+    if keep:
+        return change(Action.PRUNE, "Orphaned", keep, orphan=True)
+    return change(Action.PRUNE, "NotInGit", "no longer in Git")
+
+
+def _keep_reason(view: View, key: ObjectKey, live: LiveObject) -> str:
+    if not live.flags.prune:
+        return "pruning is disabled by an annotation"
+    if view.removed and not view.policy.on_remove_prune:
+        return "its App was removed with onRemove: orphan"
+    if not view.removed and not view.policy.prune:
+        return "its App has prune: false"
+    if key.group_kind in KEPT_KINDS:
+        return f"a {key.kind} is never deleted by itself; delete it by hand when its data may go"
+    return ""
+
+
+def opted_out(annotations: Sequence[str]) -> list[str]:
+    """Pick the annotation names that are opt-outs, which are never drift."""
+    return [name for name in annotations if name.startswith(OPT_OUT_PREFIXES)]
