@@ -128,8 +128,7 @@ class _Watch:
                 case Phase.PAGING:
                     await self._page_once()
                 case Phase.PROBING:
-                    await self._probe_once()
-                    if self._state.phase is Phase.WATCHING:
+                    if await self._probe_once():
                         await self._stream_once()
         except Gone:
             self._take(resume.expired(self._state))
@@ -249,8 +248,11 @@ class _Watch:
                     await asyncio.sleep(0)
         self._take(resume.listed(self._state, rv))
 
-    async def _probe_once(self) -> None:
-        """Ask for one object at our position or later: a server that is behind waits 3 s and answers 504."""
+    async def _probe_once(self) -> bool:
+        """Ask for one object at our position or later: a server that is behind waits 3 s and answers 504.
+
+        Return whether the watch may resume where it was.
+        """
         params = {**self._selectors(), "limit": "1", "resourceVersion": self._state.rv}
         params["resourceVersionMatch"] = "NotOlderThan"
         try:
@@ -268,8 +270,9 @@ class _Watch:
             if not any(cause.reason == "ResourceVersionTooLarge" for cause in error.causes):
                 raise
             self._take(resume.probed(self._state, reached=False))
-        else:
-            self._take(resume.probed(self._state, reached=True))
+            return False
+        self._take(resume.probed(self._state, reached=True))
+        return True
 
     @property
     def _path(self) -> str:

@@ -175,7 +175,7 @@ class _Walk:
     def __init__(self, faults: list[Fault]) -> None:
         self._faults = faults
 
-    def any(self, shape: Shape, value: Any, path: Path) -> Any:  # noqa: PLR0911 - one for each shape
+    def any(self, shape: Shape, value: Any, path: Path) -> Any:
         wanted = "a list" if isinstance(shape, Items) else "a mapping" if isinstance(shape, _MAPPINGS) else ""
         if wanted and wanted != _describe(value):
             self._faults.append(Fault(path, f"{_describe(value)} where Kubernetes wants {wanted}"))
