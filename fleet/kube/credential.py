@@ -393,7 +393,8 @@ def _pop_pem(section: dict[str, Any], name: str, at: str, directory: Path, origi
     data, path = section.pop(f"{name}-data", None), section.pop(name, None)
     if data:
         try:
-            return base64.b64decode(str(data), validate=False)
+            # strict: lenient decoding drops what it does not know, and an emptied CA would trust the machine's authorities
+            return base64.b64decode("".join(str(data).split()), validate=True)
         except (binascii.Error, ValueError) as error:
             raise _fault(origin, f"{at}.{name}-data", "it is not base64") from error
     return _read(directory / str(path), origin, f"{at}.{name}") if path else b""
