@@ -8,11 +8,10 @@ with equal reads give equal answers.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-
-import pygit2
+from typing import Protocol
 
 from fleet.errors import PathMissing, TreeRefused
-from fleet.git.library import find_commit, open_clone, reading
+from fleet.object import short
 
 MOST_HOPS = 5
 MOST_BLOB_BYTES = 1 << 20
@@ -51,6 +50,26 @@ class WalkLimits:
     most_depth: int = 32
 
 
+class Objects(Protocol):
+    """An object store by id."""
+
+    def root(self, revision: str) -> str:
+        """Return the id of a commit's root directory."""
+        ...
+
+    def entries(self, oid: str) -> Sequence[tuple[bytes, int, str]]:
+        """Return name, mode and id of what a directory holds."""
+        ...
+
+    def size(self, oid: str) -> int:
+        """Return an object's size without reading it."""
+        ...
+
+    def load(self, oid: str) -> bytes:
+        """Return an object's bytes."""
+        ...
+
+
 class _Place:
     """A directory on the way down from the root."""
 
@@ -64,14 +83,14 @@ class _Place:
 class Tree:
     """One commit's files by path from the root (itself the empty string). Use from one thread at a time."""
 
-    def __init__(self, repository: pygit2.Repository, revision: str, *, most_blob_bytes: int = MOST_BLOB_BYTES) -> None:
+    def __init__(self, objects: Objects, revision: str, *, most_blob_bytes: int = MOST_BLOB_BYTES) -> None:
         self.revision = revision
         self.reads: dict[str, str] = {}
         """Object id of everything looked up, by path; empty where nothing was found."""
-        self._repository = repository
+        self._objects = objects
         self._most_blob_bytes = most_blob_bytes
         self._directories: dict[str, dict[str, tuple[int, str]]] = {}
-        self._root = str(find_commit(repository, revision).tree_id)
+        self._root = objects.root(revision)
 
     def resolve(self, path: str) -> Entry | None:
         """Return what is at `path`, links followed; None where there is nothing.
@@ -96,7 +115,7 @@ class Tree:
             raise TreeRefused(
                 f"{path} has {entry.size} bytes; at most {self._most_blob_bytes} are read", reason="BlobTooLarge"
             )
-        data = self._load(entry.oid)
+        data = self._objects.load(entry.oid)
         if len(data) < _LFS_MOST_BYTES and data.startswith(_LFS_MARK):
             raise TreeRefused(
                 f"{path} is a Git LFS pointer; commit the file itself (LFS is not supported)", reason="LfsPointer"
@@ -138,13 +157,13 @@ class Tree:
     def _require(self, path: str) -> Entry:
         entry = self.resolve(path)
         if entry is None:
-            raise PathMissing(f"there is no {path} in revision {self.revision[:7]}")
+            raise PathMissing(f"there is no {path} in revision {short(self.revision)}")
         return entry
 
     def _describe(self, mode: int, oid: str) -> Entry:
         if mode == _DIRECTORY:
             return Entry(EntryKind.DIRECTORY, oid, 0, mode)
-        return Entry(EntryKind.FILE, oid, self._size(oid), mode)
+        return Entry(EntryKind.FILE, oid, self._objects.size(oid), mode)
 
     def _descend(self, places: list[_Place], parts: Sequence[str], hops: "_Hops") -> tuple[int, str] | None:
         """Walk `parts` from the last of `places`, which afterwards ends at the directory reached (or holding the file)."""
@@ -178,10 +197,10 @@ class Tree:
         return found
 
     def _read_target(self, where: str, oid: str) -> list[str]:
-        if self._size(oid) > MOST_LINK_BYTES:
+        if self._objects.size(oid) > MOST_LINK_BYTES:
             raise TreeRefused(f"{where} is a link with a target that is too long")
         try:
-            target = self._load(oid).decode()
+            target = self._objects.load(oid).decode()
         except UnicodeDecodeError:
             raise TreeRefused(f"{where} is a link whose target is not UTF-8") from None
         if not target or target.startswith("/") or "\\" in target or "\0" in target:
@@ -191,25 +210,13 @@ class Tree:
     def _entries(self, oid: str) -> dict[str, tuple[int, str]]:
         """Return a directory's entries; parsed once per tree object."""
         if oid not in self._directories:
-            with reading(self._repository.path):
-                tree = self._repository[oid]
-                if not isinstance(tree, pygit2.Tree) or len(tree) > MOST_ENTRIES:
-                    raise TreeRefused(
-                        f"a directory of revision {self.revision[:7]} has more than {MOST_ENTRIES} entries"
-                    )
-                raw = [(entry.raw_name, int(entry.filemode), str(entry.id)) for entry in tree]
-            self._directories[oid] = {
-                _decode_name(name): (mode, child) for name, mode, child in raw if name is not None
-            }
+            found = self._objects.entries(oid)
+            if len(found) > MOST_ENTRIES:
+                raise TreeRefused(
+                    f"a directory of revision {short(self.revision)} has more than {MOST_ENTRIES} entries"
+                )
+            self._directories[oid] = {_decode_name(name): (mode, child) for name, mode, child in found}
         return self._directories[oid]
-
-    def _size(self, oid: str) -> int:
-        with reading(self._repository.path):
-            return self._repository.odb.read_header(oid)[1]
-
-    def _load(self, oid: str) -> bytes:
-        with reading(self._repository.path):
-            return self._repository[oid].read_raw()
 
 
 class _Hops:
@@ -259,7 +266,10 @@ def open_tree(repository_path: str, revision: str, *, most_blob_bytes: int = MOS
 
     Raises: RevisionMissing; SourceError (`CloneDamaged`).
     """
-    return Tree(open_clone(repository_path), revision, most_blob_bytes=most_blob_bytes)
+    # only a process that opens a tree loads libgit2: the hub imports this module for its words
+    from fleet.git import library
+
+    return Tree(library.Objects(repository_path), revision, most_blob_bytes=most_blob_bytes)
 
 
 def ids(repository_path: str, revision: str, paths: Sequence[str]) -> list[str]:
