@@ -317,7 +317,7 @@ class Hub(Protocol):
         """End the pause of exactly this scope; returns how many ended. Raises: TargetError when a file sets it."""
         ...
 
-    async def restart(self, cluster: str, app: str, kind: str, name: str, namespace: str, actor: Actor) -> int:
+    async def restart(self, cluster: str, app: str, *, kind: str, namespace: str, name: str, actor: Actor) -> int:
         """Restart workloads of a target (all when `kind` is empty); returns how many. Raises: KubeError, TargetError."""
         ...
 

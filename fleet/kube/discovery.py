@@ -6,7 +6,7 @@ down keeps what was known of it: a kind never disappears because nobody could be
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote
@@ -163,6 +163,8 @@ class Discovery:
         self._table: Table = {}
         self._preferred: dict[GroupKind, Resource] = {}
         self._exact: dict[Gvk, Resource] = {}
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when what is served has changed."""
         self.generation = 0
         """Grows whenever what is served has changed."""
         self.partial: frozenset[str] = frozenset()
@@ -248,6 +250,7 @@ class Discovery:
         self._table, self.partial = table, stale
         self._preferred, self._exact = index(table)
         self.generation += 1
+        self.on_change()
 
 
 def index(table: Table) -> tuple[dict[GroupKind, Resource], dict[Gvk, Resource]]:

@@ -271,6 +271,14 @@ def _is_leaf(fields: FieldSet, path: Path) -> bool:
     return node is not None and len(node) == 1
 
 
+def managers_of(managed: Sequence[ManagedEntry]) -> dict[str, str]:
+    """Return who holds each field, by the field's path as people read it; of several the latest."""
+    held: dict[str, str] = {}
+    for entry in sorted(managed, key=lambda entry: entry.time or ""):
+        held |= dict.fromkeys(FieldSet.parse(entry.fields).paths(), entry.manager)
+    return held
+
+
 def foreign_additions(managed: Sequence[ManagedEntry], drift_managers: Sequence[str]) -> FieldSet:
     """Return the fields that drift managers added beside ours and that a repair would remove.
 

@@ -1,0 +1,170 @@
+"""Wiring only: the whole outside comes in as a World, and what runs is put together here."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from fleet.aio import finish, spawn
+from fleet.child import Limits, ProcessWorkers, Workers
+from fleet.clock import Clock, SystemClock
+from fleet.git import order as git_order
+from fleet.hub.board import Board
+from fleet.hub.event import StoredEvents
+from fleet.hub.feed import AllAtOnce, Feed
+from fleet.hub.inspect import Inspector
+from fleet.hub.lease import DatabaseLeases
+from fleet.hub.link import Commons
+from fleet.hub.service import HubService
+from fleet.hub.session import Outside
+from fleet.hub.source import Mirrors
+from fleet.hub.supervisor import Supervisor
+from fleet.inventory.watch import Changes, DirectoryChanges, run_inventory
+from fleet.net.reach import DirectReach, Reach
+from fleet.reconcile.port import NoUnsealer
+from fleet.render.renderer import CachingRenderer
+from fleet.settings import Settings
+from fleet.store.cluster import ClusterStore
+from fleet.store.database import Database, SqliteDatabase
+from fleet.store.directory import DataDirectory, hold_directory
+from fleet.store.event import EventStore
+from fleet.store.ledger import LedgerStore
+from fleet.store.migration import migrate
+from fleet.store.pause import PauseStore
+from fleet.store.release import ReleaseStore
+from fleet.store.token import Role, TokenStore
+
+ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The whole outside of the hub; simulated runs replace it and nothing else."""
+
+    clock: Clock
+    reach: Reach
+    workers: Workers
+    database: Database
+    changes: Changes
+    directory: DataDirectory
+
+
+@contextlib.asynccontextmanager
+async def open_world(settings: Settings) -> AsyncIterator[World]:
+    """Open the real outside.
+
+    Raises: DataDirectoryInUse, StoreError.
+    """
+    with hold_directory(settings.data) as directory:
+        async with SqliteDatabase.open(directory.database) as database:
+            workers = ProcessWorkers({**git_order.POOLS, "render": Limits(size=settings.render_workers)})
+            try:
+                yield World(
+                    clock=SystemClock(),
+                    reach=DirectReach(),
+                    workers=workers,
+                    database=database,
+                    changes=DirectoryChanges(settings.inventory),
+                    directory=directory,
+                )
+            finally:
+                await workers.close()
+
+
+@contextlib.asynccontextmanager
+async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubService]:
+    """Run the hub for the length of the block.
+
+    Raises: StoreError when the database cannot be used.
+    """
+    await migrate(world.database)
+    clock, database = world.clock, world.database
+    event_store, tokens = EventStore(database), TokenStore(database, clock)
+    pauses, ledger = PauseStore(database, clock), LedgerStore(database, clock)
+    events = StoredEvents(event_store)
+    renderer = CachingRenderer(world.workers, settings)
+    mirrors = Mirrors(
+        directory=world.directory.git,
+        reach=world.reach,
+        workers=world.workers,
+        clock=clock,
+        settings=settings,
+    )
+    feed = Feed(
+        sources=mirrors,
+        renderer=renderer,
+        releases=ReleaseStore(database, clock),
+        progression=AllAtOnce(),
+        events=events,
+        clock=clock,
+        digest_key=world.directory.digest_key,
+    )
+    supervisor = Supervisor(feed=feed, mirrors=mirrors, events=events, clock=clock)
+    hub_id = world.directory.hub_id
+    board = Board(supervisor, clock, hub_id=hub_id, stale_after_s=settings.stale_after_s)
+    board.pauses = await pauses.load()
+    await feed.load()
+    await _provide_admin_token(tokens, world.directory)
+    commons = Commons(
+        settings=settings,
+        clock=clock,
+        hub_id=hub_id,
+        digest_key=world.directory.digest_key,
+        feed=feed,
+        ledger=ledger,
+        events=events,
+        unsealer=NoUnsealer(),
+        inventory=lambda: supervisor.inventory,
+        pauses=lambda: board.pauses,
+    )
+    outside = Outside(
+        reach=world.reach,
+        leases=DatabaseLeases(ledger),
+        clusters=ClusterStore(database, clock),
+        is_known=supervisor.is_known,
+    )
+    service = HubService(
+        supervisor=supervisor,
+        board=board,
+        inspector=Inspector(supervisor, board, renderer, hub_id),
+        events=events,
+        event_store=event_store,
+        pauses=pauses,
+        tokens=tokens,
+        clock=clock,
+    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            spawn(group, "events", events.run()),
+            spawn(group, "supervisor", supervisor.run(commons, outside)),
+            spawn(
+                group,
+                "inventory",
+                run_inventory(
+                    settings.inventory,
+                    world.changes,
+                    clock,
+                    removal_quiet_s=settings.removal_quiet_s,
+                    sink=supervisor.take_inventory,
+                    report=supervisor.report_inventory,
+                ),
+            ),
+        ]
+        try:
+            yield service
+        finally:
+            service.stopping = True
+            for task in tasks:
+                task.cancel()
+            await finish(events.flush())
+
+
+async def _provide_admin_token(tokens: TokenStore, directory: DataDirectory) -> None:
+    """Leave a token for the CLI on this machine; one that still works is kept."""
+    path = directory.admin_token
+    known = await tokens.find(path.read_text().strip()) if path.exists() else None
+    if known is None or known.revoked_at is not None:
+        secret = await tokens.create(ADMIN, Role.ADMIN, created_by="hub", replace=True)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        path.write_text(secret + "\n")

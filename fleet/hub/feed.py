@@ -1,0 +1,434 @@
+"""From commits and inventory edits to what each target should be: rendered, numbered as a release, admitted.
+
+One run per app, whenever its repository or the inventory changed. A target whose files cannot be had or rendered keeps
+what it has; its neighbours go on.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from fleet.aio import as_fleet_error, spawn
+from fleet.clock import Clock, jitter
+from fleet.errors import After, Backoff, FleetError, RevisionMissing, SourceError
+from fleet.git.repository import Snapshot
+from fleet.hub.brief import Brief, brief_of
+from fleet.hub.event import EventLog
+from fleet.hub.queue import Runner
+from fleet.inventory.schema import App
+from fleet.inventory.value import Inventory, Target
+from fleet.object import TargetId, encode_canonical, short
+from fleet.reconcile.target import Desired
+from fleet.render.renderer import Rendered, Renderer, RenderInput
+from fleet.store.event import Event
+from fleet.store.release import Release, ReleaseStore, TargetRow
+
+log = structlog.get_logger()
+
+RETRY_S = 10.0
+FALLBACK = ("the repository has not been read yet", "NotFetched")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supply:
+    """What a target should be, as far as is known."""
+
+    target: Target
+    brief: Brief
+    desired: Desired | None = None
+    """None until the first release could be rendered."""
+    head: str = ""
+    """The revision that its ref points to."""
+    failure: FleetError | None = None
+    """Why `desired` is not what `head` says."""
+
+
+class Progression(Protocol):
+    """When which target gets a release: all at once now, stage by stage once rollouts exist."""
+
+    async def admit(self, app: str, release: Release, targets: Sequence[TargetId]) -> Mapping[TargetId, Release]:
+        """Return the targets that may have the release now."""
+        ...
+
+
+class AllAtOnce:
+    """Every target follows at once."""
+
+    async def admit(self, app: str, release: Release, targets: Sequence[TargetId]) -> Mapping[TargetId, Release]:
+        """Admit all."""
+        return dict.fromkeys(targets, release)
+
+
+class Sources(Protocol):
+    """The repositories, by document name."""
+
+    def snapshot(self, repository: str) -> Snapshot | None:
+        """Return what is known of a repository; None before its document is in force."""
+        ...
+
+    async def keep(self, revisions: Mapping[str, frozenset[str]]) -> None:
+        """Keep these commits reachable, by repository: releases in force were made from them."""
+        ...
+
+
+class Feed:
+    """Keeps `supplies` equal to what repositories and inventory say."""
+
+    def __init__(
+        self,
+        *,
+        sources: Sources,
+        renderer: Renderer,
+        releases: ReleaseStore,
+        progression: Progression,
+        events: EventLog,
+        clock: Clock,
+        digest_key: bytes,
+    ) -> None:
+        self.on_supply: Callable[[TargetId], None] = lambda _target: None
+        """Told when what a target should be has changed."""
+        self.supplies: dict[TargetId, Supply] = {}
+        self.rows: dict[TargetId, TargetRow] = {}
+        """Desired and applied release of every target, equal to the database."""
+        self._sources = sources
+        self._renderer = renderer
+        self._releases = releases
+        self._progression = progression
+        self._events = events
+        self._clock = clock
+        self._digest_key = digest_key
+        self._targets: dict[str, list[Target]] = {}
+        self._newest: dict[str, Release] = {}
+        self._runner: Runner[str] | None = None
+        self._kept: Mapping[str, frozenset[str]] = {}
+
+    async def load(self) -> None:
+        """Read what targets had when the hub stopped."""
+        self.rows = await self._releases.load_targets()
+
+    async def run(self) -> None:
+        """Deliver whatever is marked, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._runner = Runner("feed", group, self._clock, self._deliver)
+            for app in self._targets:
+                self._runner.mark(app)
+            await asyncio.get_running_loop().create_future()
+
+    def take_inventory(self, inventory: Inventory) -> None:
+        """Take a new inventory: targets that are no longer in it lose their supply."""
+        by_app: dict[str, list[Target]] = {}
+        for target in inventory.targets.values():
+            by_app.setdefault(target.id.app, []).append(target)
+        self._targets = by_app
+        for gone in self.supplies.keys() - inventory.targets.keys():
+            del self.supplies[gone]
+            self.on_supply(gone)
+        self._mark(by_app)
+
+    def take_snapshot(self, snapshot: Snapshot) -> None:
+        """Take news of a repository."""
+        self._mark([name for name, targets in self._targets.items() if _repository(targets) == snapshot.name])
+
+    def apps_of(self, repository: str) -> list[str]:
+        """Name the apps that read a repository."""
+        return [name for name, targets in self._targets.items() if _repository(targets) == repository]
+
+    async def settle(self, apps: Sequence[str]) -> None:
+        """Wait until nothing is being delivered for these apps."""
+        for app in apps:
+            if self._runner is not None:
+                await self._runner.settle(app)
+
+    def _mark(self, apps: Mapping[str, object] | Sequence[str]) -> None:
+        if self._runner is not None:
+            for app in apps:
+                self._runner.mark(app)
+
+    async def _deliver(self, name: str) -> None:
+        targets = self._targets.get(name, [])
+        if not targets:
+            return
+        app = targets[0].app
+        snapshot = self._sources.snapshot(app.spec.repository)
+        if snapshot is None or not snapshot.revision:
+            failure = snapshot.error if snapshot else None
+            await self._withhold(targets, failure or RevisionMissing(FALLBACK[0], reason=FALLBACK[1]), head="")
+            return
+        outcomes = await self._render_all(targets, snapshot)
+        good = {target.id: found for target, found in outcomes if isinstance(found, Rendered)}
+        bad = [(target, found) for target, found in outcomes if isinstance(found, FleetError)]
+        await self._release(app, [t for t in targets if t.id in good], good, snapshot)
+        for target, error in bad:
+            await self._withhold([target], error, head=snapshot.revision)
+        self._retry_later(name, [error for _, error in bad])
+        await self._keep_commits()
+
+    async def _render_all(
+        self, targets: Sequence[Target], snapshot: Snapshot
+    ) -> list[tuple[Target, Rendered | FleetError]]:
+        async def one(target: Target) -> tuple[Target, Rendered | FleetError]:
+            if target.problem:
+                return target, SourceError(target.problem, reason="TargetInvalid")
+            try:
+                return target, await self._renderer.render(self.render_input(target, snapshot.store, snapshot.revision))
+            except Exception as error:  # noqa: BLE001 - one target's failure is its own
+                return target, as_fleet_error(error, f"render/{target.id}")
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [spawn(group, f"render/{target.id}", one(target)) for target in targets]
+        return [task.result() for task in tasks]
+
+    def render_input(self, target: Target, store: str, revision: str) -> RenderInput:
+        """Say what renders a target at a revision of the clone at `store`."""
+        spec = target.app.spec
+        return RenderInput(
+            repository=store,
+            revision=revision,
+            path=target.path,
+            substitute=spec.substitute,
+            variables=tuple(target.variables.items()),
+            namespace=spec.namespace or "",
+            create_namespace=spec.create_namespace,
+            digest_key=self._digest_key,
+        )
+
+    async def _release(
+        self, app: App, targets: Sequence[Target], rendered: Mapping[TargetId, Rendered], snapshot: Snapshot
+    ) -> None:
+        """Number what was rendered if it is new to any target, and hand it out."""
+        if not targets:
+            return
+        newest = await self._newest_release(app.name)
+        changed = [t for t in targets if (row := self.rows.get(t.id)) and row.render_digest != rendered[t.id].digest]
+        joined = [t for t in targets if t.id not in self.rows]
+        if newest is None or changed or (joined and newest.revision != snapshot.revision):
+            newest = await self._create_release(app, targets, snapshot, first=newest is None, changed=bool(changed))
+        admitted = await self._progression.admit(app.name, newest, [t.id for t in targets])
+        rows = [self._row(t, admitted[t.id], rendered[t.id], snapshot) for t in targets if t.id in admitted]
+        fresh = [row for row in rows if self.rows.get(row.target) != row]
+        if fresh:
+            await self._releases.save_desired(fresh)
+            self.rows.update({row.target: row for row in fresh})
+        for target in targets:
+            if target.id in admitted:
+                self._supply(target, admitted[target.id], rendered[target.id], snapshot.revision)
+
+    async def _newest_release(self, app: str) -> Release | None:
+        if app not in self._newest and (listed := await self._releases.list(app, limit=1)):
+            self._newest[app] = listed[0]
+        return self._newest.get(app)
+
+    async def _create_release(
+        self, app: App, targets: Sequence[Target], snapshot: Snapshot, *, first: bool, changed: bool
+    ) -> Release:
+        inputs = {str(t.id): {"path": t.path, "variables": dict(t.variables)} for t in targets}
+        digest = hashlib.sha256(encode_canonical([app.spec.model_dump(mode="json", by_alias=True), inputs])).hexdigest()
+        before = self._newest.get(app.name)
+        moved = before is None or before.revision != snapshot.revision
+        reason = "First" if first else "Commit" if moved else "Inventory" if changed else "Joined"
+        release = await self._releases.create(
+            app.name,
+            repository=app.spec.repository,
+            revision=snapshot.revision,
+            input_digest=digest,
+            inputs=encode_canonical(inputs).decode(),
+            reason=reason,
+        )
+        self._newest[app.name] = release
+        message = f"{app.name}#{release.number} from {app.spec.repository} at {short(release.revision)}"
+        self._events.append(
+            Event(
+                at=self._clock.now(),
+                kind="git",
+                reason="ReleaseCreated",
+                message=f"{message}, for {len(targets)} cluster{'s' if len(targets) != 1 else ''}",
+                app=app.name,
+                revision=release.revision,
+            )
+        )
+        return release
+
+    def _row(self, target: Target, release: Release, rendered: Rendered, snapshot: Snapshot) -> TargetRow:
+        source = self.render_input(target, "", release.revision)
+        known = self.rows.get(target.id)
+        fresh = TargetRow(
+            target=target.id,
+            release=release.number,
+            render_digest=rendered.digest,
+            inputs=_encode_input(source),
+            policy=brief_of(target).encode(),
+        )
+        if known is None:
+            return fresh
+        return replace(
+            known,
+            release=fresh.release,
+            render_digest=fresh.render_digest,
+            inputs=fresh.inputs,
+            policy=fresh.policy,
+        )
+
+    def _supply(self, target: Target, release: Release, rendered: Rendered, head: str) -> None:
+        known = self.supplies.get(target.id)
+        desired = known.desired if known else None
+        if desired is None or (desired.release, desired.revision, desired.digest) != (
+            release.number,
+            head,
+            rendered.digest,
+        ):
+            same = desired is not None and desired.digest == rendered.digest
+            desired = Desired(
+                release=release.number,
+                revision=head,
+                digest=rendered.digest,
+                manifests=desired.manifests if desired is not None and same else rendered.manifests,
+            )
+        self._put(Supply(target=target, brief=brief_of(target), desired=desired, head=head))
+
+    async def _withhold(self, targets: Sequence[Target], failure: FleetError, *, head: str) -> None:
+        """Leave targets at what they have, and say why they do not get what is new."""
+        for target in targets:
+            known = self.supplies.get(target.id)
+            desired = known.desired if known else None
+            if desired is None:
+                desired = await self._restore(target)
+            if known is None or known.failure is None or str(known.failure) != str(failure):
+                self._events.append(
+                    Event(
+                        at=self._clock.now(),
+                        kind="git",
+                        reason=failure.reason,
+                        message=failure.message,
+                        cluster=target.id.cluster,
+                        app=target.id.app,
+                        revision=head,
+                    )
+                )
+            self._put(Supply(target=target, brief=brief_of(target), desired=desired, head=head, failure=failure))
+
+    async def _restore(self, target: Target) -> Desired | None:
+        """Render once more what the target had when the hub stopped; None when that is not to be had."""
+        row = self.rows.get(target.id)
+        release = await self._releases.get(target.id.app, row.release) if row else None
+        snapshot = self._sources.snapshot(release.repository) if release else None
+        if row is None or release is None or snapshot is None or not snapshot.store:
+            return None
+        try:
+            source = _decode_input(row.inputs, snapshot.store, self._digest_key)
+            rendered = await self._renderer.render(source)
+        except FleetError as error:
+            log.warning("last release cannot be rendered again", target=str(target.id), error=str(error))
+            return None
+        if rendered.digest != row.render_digest:
+            return None
+        return Desired(
+            release=release.number, revision=release.revision, digest=rendered.digest, manifests=rendered.manifests
+        )
+
+    def _put(self, supply: Supply) -> None:
+        known = self.supplies.get(supply.target.id)
+        self.supplies[supply.target.id] = supply
+        if known is None or not _same(known, supply):
+            self.on_supply(supply.target.id)
+
+    def _retry_later(self, app: str, errors: Sequence[FleetError]) -> None:
+        """Failures of the machine, unlike those of the files, are tried again by themselves."""
+        pauses = [e.retry.seconds if isinstance(e.retry, After) else RETRY_S for e in errors if _passes(e)]
+        if pauses and self._runner is not None:
+            self._runner.mark_later(app, jitter(self._clock, min(pauses)))
+
+    async def _keep_commits(self) -> None:
+        """Ask for the commits that targets have or should have, so that no history rewrite takes them away."""
+        wanted: dict[str, set[str]] = {}
+        for supply in self.supplies.values():
+            kept = wanted.setdefault(supply.target.app.spec.repository, set())
+            row = self.rows.get(supply.target.id)
+            kept |= {r for r in (row.applied_revision if row else "", _revision(supply)) if r}
+        frozen = {name: frozenset(revisions) for name, revisions in wanted.items()}
+        if frozen != self._kept:
+            self._kept = frozen
+            await self._sources.keep(frozen)
+
+    async def note_applied(self, target: TargetId, desired: Desired) -> bool:
+        """Remember that a target has everything of a release; returns whether that is new. Idempotent."""
+        row = self.rows.get(target)
+        if row is None:
+            return False
+        applied = (desired.release, desired.revision, desired.digest)
+        if (row.applied_release, row.applied_revision, row.applied_digest) == applied:
+            return False
+        await self._releases.save_applied(
+            target, release=desired.release, revision=desired.revision, digest=desired.digest
+        )
+        new = row.applied_release != desired.release or not row.applied_revision
+        self.rows[target] = replace(
+            self.rows.get(target, row),
+            applied_release=desired.release,
+            applied_revision=desired.revision,
+            applied_digest=desired.digest,
+            applied_at=self._clock.now(),
+        )
+        return new
+
+    async def forget(self, target: TargetId) -> None:
+        """Drop a target that was taken out of the inventory and is empty now."""
+        await self._releases.forget(target)
+        self.rows.pop(target, None)
+
+
+def _repository(targets: Sequence[Target]) -> str:
+    return targets[0].app.spec.repository if targets else ""
+
+
+def _revision(supply: Supply) -> str:
+    return supply.desired.revision if supply.desired else ""
+
+
+def _same(a: Supply, b: Supply) -> bool:
+    """Compare without looking into manifests and documents."""
+    return (
+        a.desired is b.desired
+        and a.head == b.head
+        and a.brief == b.brief
+        and str(a.failure) == str(b.failure)
+        and a.target.depends_on == b.target.depends_on
+        and a.target.app.spec.paused == b.target.app.spec.paused
+    )
+
+
+def _passes(error: FleetError) -> bool:
+    return isinstance(error.retry, Backoff | After)
+
+
+class _Input(msgspec.Struct, frozen=True):
+    revision: str
+    path: str
+    substitute: bool = False
+    variables: dict[str, str] = {}
+    namespace: str = ""
+    create_namespace: bool = False
+
+
+def _encode_input(i: RenderInput) -> str:
+    return encode_canonical(
+        _Input(i.revision, i.path, i.substitute, dict(i.variables), i.namespace, i.create_namespace)
+    ).decode()
+
+
+def _decode_input(text: str, store: str, digest_key: bytes) -> RenderInput:
+    stored = msgspec.json.decode(text, type=_Input)
+    return RenderInput(
+        repository=store,
+        revision=stored.revision,
+        path=stored.path,
+        substitute=stored.substitute,
+        variables=tuple(stored.variables.items()),
+        namespace=stored.namespace,
+        create_namespace=stored.create_namespace,
+        digest_key=digest_key,
+    )

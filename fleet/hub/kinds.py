@@ -1,0 +1,183 @@
+"""The watches of one cluster: one per kind that the ledger or the desired state holds, and what wakes who waits.
+
+Watches select on our label, so that memory and traffic follow what we manage; kinds whose status matters are watched
+whole, the others as metadata.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import structlog
+
+from fleet.aio import Children, Pulse, supervise
+from fleet.annotation import HUB
+from fleet.clock import Clock
+from fleet.errors import FleetError, NotFound
+from fleet.kube.client import Client
+from fleet.kube.discovery import Discovery, Resource
+from fleet.kube.watch import Left, Restarted, Resumed, Scope, Seen, Stalled, Synced, WatchEvent, run_watch
+from fleet.metric import gauge
+from fleet.object import GroupKind, ObjectKey
+from fleet.reconcile.carry import CRD
+from fleet.reconcile.health import has_status
+from fleet.reconcile.live import Live
+
+log = structlog.get_logger()
+
+NAMESPACE = GroupKind("", "Namespace")
+MOST_PAUSE_S = 30.0
+WATCHES = gauge("fleet_watches", "Open watches by cluster.", "cluster")
+
+
+class KindWatches:
+    """Feeds a Live cache from one watch per wanted kind.
+
+    `wanted` says which kinds matter now; `on_synced` is told when all objects of a kind have been shown, `on_trouble`
+    about failures (None: the server answers again), `on_arrival` when a namespace that somebody waits for appears.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        client: Client,
+        discovery: Discovery,
+        live: Live,
+        hub_id: str,
+        clock: Clock,
+        wanted: Callable[[], Iterable[GroupKind]],
+        awaited: Callable[[], Iterable[ObjectKey]],
+        on_synced: Callable[[GroupKind], None],
+        on_arrival: Callable[[ObjectKey], None],
+        on_definition: Callable[[str], None],
+        on_trouble: Callable[[FleetError | None], None],
+    ) -> None:
+        self._cluster = cluster
+        self._client = client
+        self._discovery = discovery
+        self._live = live
+        self._hub_id = hub_id
+        self._clock = clock
+        self._wanted = wanted
+        self._awaited = awaited
+        self._on_synced = on_synced
+        self._on_arrival = on_arrival
+        self._on_definition = on_definition
+        self._on_trouble = on_trouble
+        self._pulse = Pulse()
+        self._running: set[GroupKind] = set()
+        self._generations: dict[str, int] = {}
+        self.refused: dict[GroupKind, FleetError] = {}
+        """Kinds that cannot be watched, and why."""
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def adjust(self) -> None:
+        """Look again at which kinds matter."""
+        self._pulse.set()
+
+    async def run(self) -> None:
+        """Keep the watches equal to what is wanted, until cancelled."""
+        async with Children[GroupKind | ObjectKey | str]("watch") as children:
+            while True:
+                await children.adjust(self._plan())
+                WATCHES.labels(self._cluster).set(len(self._running))
+                await self._pulse.wait()
+
+    def _plan(self) -> dict[GroupKind | ObjectKey | str, tuple[object, Callable[[], Coroutine[Any, Any, None]]]]:
+        kinds = {kind for kind in self._wanted() if self._watchable(kind) is not None}
+        for kind in self._running - kinds:
+            self._live.forget_kind(kind)
+            self.refused.pop(kind, None)
+        self._running = kinds
+        plan: dict[GroupKind | ObjectKey | str, tuple[object, Callable[[], Coroutine[Any, Any, None]]]] = {}
+        for kind in sorted(kinds):
+            plan[kind] = (self._watchable(kind), self._of_kind(kind))
+        for key in sorted(self._awaited()):
+            if key.group_kind == NAMESPACE:
+                plan[key] = (key, self._of_arrival(key))
+        if self._watchable(CRD) is not None:
+            plan["definitions"] = (self._watchable(CRD), self._of_definitions())
+        return plan
+
+    def _watchable(self, kind: GroupKind) -> Resource | None:
+        resource = self._discovery.resource(kind)
+        return resource if resource is not None and resource.watchable else None
+
+    def _of_kind(self, kind: GroupKind) -> Callable[[], Coroutine[Any, Any, None]]:
+        def sink(event: WatchEvent) -> None:
+            match event:
+                case Seen(observed):
+                    self._live.see(observed, self._hub_id, self._clock.now())
+                case Left(observed):
+                    self._live.drop(observed.key)
+                case Restarted():
+                    self._live.restart(kind)
+                case Synced():
+                    self.refused.pop(kind, None)
+                    self._live.sync(kind)
+                    self._on_trouble(None)
+                    self._on_synced(kind)
+                case Stalled(error):
+                    self._on_trouble(error)
+                case Resumed():
+                    self._on_trouble(None)
+
+        scope = Scope(label_selector=f"{HUB}={self._hub_id}", whole=has_status(kind))
+        return self._supervised(kind, kind, scope, sink)
+
+    def _of_arrival(self, key: ObjectKey) -> Callable[[], Coroutine[Any, Any, None]]:
+        def sink(event: WatchEvent) -> None:
+            if isinstance(event, Seen) and not event.observed.deleting:
+                self._on_arrival(key)
+
+        return self._supervised(key, key.group_kind, Scope(field_selector=f"metadata.name={key.name}"), sink)
+
+    def _of_definitions(self) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Watch all definitions, whoever made them: what is served follows from them."""
+
+        def sink(event: WatchEvent) -> None:
+            match event:
+                case Seen(observed):
+                    before = self._generations.get(observed.key.name)
+                    self._generations[observed.key.name] = observed.generation
+                    if before != observed.generation:
+                        self._discovery.invalidate()
+                    if before is not None and before != observed.generation:
+                        self._on_definition(observed.key.name)
+                case Left(observed):
+                    self._generations.pop(observed.key.name, None)
+                    self._discovery.invalidate()
+                case _:
+                    pass
+
+        return self._supervised("definitions", CRD, Scope(), sink)
+
+    def _supervised(
+        self, name: object, kind: GroupKind, scope: Scope, sink: Callable[[WatchEvent], None]
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        async def attempt() -> None:
+            resource = self._watchable(kind)
+            if resource is None:
+                raise NotFound(f"the API server does not serve {kind}", what="kind", subject=str(kind))
+            await run_watch(self._client, resource, scope, sink, clock=self._clock)
+
+        def on_failure(error: FleetError, retry_in_s: float) -> None:
+            log.warning("watch refused", cluster=self._cluster, watch=str(name), error=str(error))
+            self._discovery.invalidate()
+            if name == kind:
+                self.refused[kind] = error
+                self._live.unsync(kind)
+                self._on_trouble(error)
+
+        async def run() -> None:
+            await supervise(
+                f"{self._cluster}/watch/{name}",
+                attempt,
+                clock=self._clock,
+                on_failure=on_failure,
+                most_s=MOST_PAUSE_S,
+            )
+
+        return run

@@ -1,0 +1,476 @@
+"""One cluster while it is connected: watches feed the live cache, the cache and the feed wake targets, targets run.
+
+Everything here ends with the connection; what must survive is in the ledger and in the session.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from fleet.aio import as_fleet_error, spawn
+from fleet.clock import Clock, jitter
+from fleet.errors import FleetError, KubeError
+from fleet.hub.brief import Brief
+from fleet.hub.event import EventLog
+from fleet.hub.feed import Feed, Supply
+from fleet.hub.kinds import KindWatches
+from fleet.hub.pods import PodWatches
+from fleet.hub.progress import Progress, judge
+from fleet.hub.queue import Runner
+from fleet.inventory.value import Inventory
+from fleet.kube.api import KubeApi
+from fleet.kube.client import Client
+from fleet.kube.discovery import Discovery, run_discovery
+from fleet.kube.gate import Priority
+from fleet.object import GroupKind, ObjectKey, TargetId, short
+from fleet.reconcile.carry import CRD, definition_of
+from fleet.reconcile.drift import matching
+from fleet.reconcile.live import Live, LiveObject
+from fleet.reconcile.plan import Plan
+from fleet.reconcile.port import Ledger, Policy, Unsealer
+from fleet.reconcile.status import Condition, State, Why
+from fleet.reconcile.target import Desired, Order, Report, Surroundings, Target
+from fleet.settings import Settings
+from fleet.store.event import Event
+from fleet.store.ledger import Lease
+from fleet.store.pause import Pause, find_pause
+
+log = structlog.get_logger()
+
+REFRESH_S = 0.02
+"""News of one target's objects within this time are one look at it."""
+ERROR_FIRST_S, ERROR_MOST_S = 1.0, 30.0
+SCHEMA_SETTLE_S = 2.0
+SILENCE_S = 20.0
+PROBE_DEADLINE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commons:
+    """What all sessions share."""
+
+    settings: Settings
+    clock: Clock
+    hub_id: str
+    digest_key: bytes
+    feed: Feed
+    ledger: Ledger
+    events: EventLog
+    unsealer: Unsealer
+    inventory: Callable[[], Inventory | None]
+    pauses: Callable[[], Sequence[Pause]]
+
+
+class Link:
+    """Runs the targets of one connected cluster. `on_trouble` is told when the server stops or begins to answer."""
+
+    def __init__(
+        self,
+        cluster: str,
+        commons: Commons,
+        *,
+        client: Client,
+        discovery: Discovery,
+        api: KubeApi,
+        lease: Lease,
+        progress: dict[TargetId, Progress],
+        on_trouble: Callable[[FleetError | None], None],
+    ) -> None:
+        self.cluster = cluster
+        self.client = client
+        self.api = api
+        self.discovery = discovery
+        self.progress = progress
+        self.live = Live(self._on_change)
+        self._commons = commons
+        self._lease = lease
+        self._targets: dict[TargetId, Target] = {}
+        self._owners: dict[ObjectKey, TargetId] = {}
+        self._keys: dict[TargetId, tuple[Desired, frozenset[ObjectKey]]] = {}
+        self._refreshing: set[TargetId] = set()
+        self._runner: Runner[TargetId] | None = None
+        self._on_trouble = on_trouble
+        clock = commons.clock
+        self.pods = PodWatches(
+            client=client,
+            discovery=discovery,
+            api=api,
+            live=self.live,
+            clock=clock,
+            grace_s=commons.settings.unschedulable_grace_s,
+        )
+        self.kinds = KindWatches(
+            cluster=cluster,
+            client=client,
+            discovery=discovery,
+            live=self.live,
+            hub_id=commons.hub_id,
+            clock=clock,
+            wanted=self._wanted_kinds,
+            awaited=self._awaited,
+            on_synced=self._on_synced,
+            on_arrival=self._on_arrival,
+            on_definition=self._on_definition,
+            on_trouble=on_trouble,
+        )
+        self._around = Surroundings(
+            hub_id=commons.hub_id,
+            api=self._api_of,
+            kinds=discovery,
+            live=self.live,
+            ledger=commons.ledger,
+            lease=lease,
+            clock=clock,
+            unsealer=commons.unsealer,
+            owners=self._owners,
+            wants=self._wants,
+            ledgers={},
+            digest_key=commons.digest_key,
+        )
+
+    async def run(self) -> None:
+        """Reconcile until cancelled. Raises: KubeError, StoreError when the connection as a whole must end."""
+        loaded = await self._commons.ledger.load_cluster(self.cluster)
+        self._around.ledgers.update(loaded)
+        self._owners.update({key: target for target, rows in loaded.items() for key in rows})
+        self.discovery.on_change = self._on_discovery
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._runner = Runner(f"target/{self.cluster}", group, self._commons.clock, self._run_target)
+                spawn(group, f"discovery/{self.cluster}", run_discovery(self.discovery, self.client))
+                spawn(group, f"kinds/{self.cluster}", self.kinds.run())
+                spawn(group, f"pods/{self.cluster}", self.pods.run())
+                spawn(group, f"probe/{self.cluster}", self._probe())
+                self.mark_all()
+        finally:
+            if self._runner is not None:
+                self._runner.close()
+            self._runner = None
+
+    def mark(self, target: TargetId, *, urgent: bool = False) -> None:
+        """Look at a target again; `urgent` forgets how long its failures should wait."""
+        if urgent and target in self._targets:
+            self._targets[target].retry_now()
+        if self._runner is not None:
+            self._runner.mark(target)
+            self.kinds.adjust()
+
+    def mark_all(self) -> None:
+        """Look at every target of this cluster again: those of the inventory, and those with something left."""
+        for target in sorted(self._known_targets()):
+            self.mark(target)
+
+    async def settle(self, target: TargetId) -> None:
+        """Wait until a target is neither marked nor running."""
+        if self._runner is not None:
+            await self._runner.settle(target)
+
+    async def plan_only(self, target: TargetId) -> Plan | None:
+        """Plan what a run would do, without writing. Raises: KubeError."""
+        order = self._order(target)
+        return await self._target(target).plan_only(order) if order is not None else None
+
+    def drift_managers(self, target: TargetId) -> tuple[str, ...]:
+        """Return the managers whose additions to a target's objects are undone."""
+        supply = self._commons.feed.supplies.get(target)
+        return supply.brief.policy.drift_managers if supply is not None else ()
+
+    def overridden(self, key: ObjectKey) -> tuple[str, ...]:
+        """Name the managers whose values our last apply of an object replaced, with the field."""
+        target = self._targets.get(self._owners.get(key, TargetId("", "")))
+        result = target.results.get(key) if target is not None else None
+        return tuple(f"{cause.field}: {cause.message}" for cause in result.overridden) if result is not None else ()
+
+    def _known_targets(self) -> set[TargetId]:
+        supplied = {t for t in self._commons.feed.supplies if t.cluster == self.cluster}
+        stored = {t for t in self._commons.feed.rows if t.cluster == self.cluster}
+        return supplied | stored | self._around.ledgers.keys()
+
+    def _target(self, target: TargetId) -> Target:
+        if target not in self._targets:
+            self._targets[target] = Target(target, self._around)
+        return self._targets[target]
+
+    async def _run_target(self, target: TargetId) -> None:
+        progress = self.progress.setdefault(target, Progress(target=target))
+        order = self._order(target)
+        if order is None:
+            self._refresh(target)
+            return
+        try:
+            report = await self._target(target).run_once(order)
+            await self._target(target).save_finished()
+        except Exception as error:  # noqa: BLE001 - one target's failure is its own
+            self._fail(progress, as_fleet_error(error, f"target/{target}"))
+        else:
+            progress.prune_now = False
+            progress.error, progress.errors = None, 0
+            await self._take(progress, report)
+        self.kinds.adjust()
+        self._refresh(target)
+
+    def _fail(self, progress: Progress, error: FleetError) -> None:
+        if progress.error is None or str(progress.error) != str(error):
+            self._note(progress.target, "apply", error.reason, str(error))
+        progress.error = error
+        progress.errors += 1
+        pause_s = min(ERROR_FIRST_S * 2 ** min(progress.errors - 1, 10), ERROR_MOST_S)
+        if self._runner is not None:
+            self._runner.mark_later(progress.target, jitter(self._commons.clock, pause_s))
+
+    async def _take(self, progress: Progress, report: Report) -> None:
+        progress.report = report
+        desired = report.order.desired
+        for note in report.notes:
+            self._note(progress.target, note.kind, note.reason, note.message, str(note.key or ""))
+        if report.complete and desired is not None and await self._commons.feed.note_applied(progress.target, desired):
+            counts = f"{report.written} written, {report.pruned} pruned"
+            message = f"{progress.target.app}#{desired.release} at {short(desired.revision)} is applied: {counts}"
+            self._note(progress.target, "apply", "Applied", message)
+        if report.order.removed and report.complete and not self._around.ledgers.get(progress.target):
+            await self._forget(progress.target)
+        elif report.wake_in_s is not None and self._runner is not None:
+            self._runner.mark_later(progress.target, report.wake_in_s)
+
+    async def _forget(self, target: TargetId) -> None:
+        """Drop a target that left the inventory and holds nothing any more."""
+        await self._commons.feed.forget(target)
+        self._note(target, "prune", "Removed", f"{target.app} was taken off this cluster, and nothing of it is left")
+        self._targets.pop(target, None)
+        self._around.ledgers.pop(target, None)
+        self.progress.pop(target, None)
+        self._keys.pop(target, None)
+
+    def _note(self, target: TargetId, kind: str, reason: str, message: str, key: str = "") -> None:
+        row = self._commons.feed.supplies.get(target)
+        self._commons.events.append(
+            Event(
+                at=self._commons.clock.now(),
+                kind=kind,
+                reason=reason,
+                message=message,
+                cluster=target.cluster,
+                app=target.app,
+                object=key,
+                revision=row.desired.revision if row and row.desired else "",
+            )
+        )
+
+    def _order(self, target: TargetId) -> Order | None:
+        """Say what a run shall do now; None when nothing is known about the target."""
+        progress = self.progress.setdefault(target, Progress(target=target))
+        supply = self._commons.feed.supplies.get(target)
+        if supply is None:
+            return self._removal(target)
+        self._admit(progress, supply)
+        writable = supply.brief.policy.write and self.paused(target) is None
+        return Order(
+            policy=supply.brief.policy,
+            desired=progress.admitted,
+            writable=writable,
+            prune_now=progress.prune_now,
+        )
+
+    def _removal(self, target: TargetId) -> Order | None:
+        """Empty a target that was taken out of the inventory on purpose; a half-read inventory removes nothing."""
+        inventory = self._commons.inventory()
+        if inventory is None or not inventory.authoritative or target in inventory.targets:
+            return None
+        row = self._commons.feed.rows.get(target)
+        policy = Brief.decode(row.policy).policy if row is not None else Policy()
+        return Order(policy=policy, desired=None, removed=True, writable=self.paused(target) is None)
+
+    def _admit(self, progress: Progress, supply: Supply) -> None:
+        """Take the newest release, once what the app depends on is in place; repairs never wait."""
+        desired = supply.desired
+        progress.gate = None
+        if desired is None or desired is progress.admitted:
+            return
+        row = self._commons.feed.rows.get(progress.target)
+        had = {row.applied_digest if row else "", progress.admitted.digest if progress.admitted else ""}
+        if desired.digest not in had:
+            progress.gate = self._missing_dependency(supply)
+        if progress.gate is None:
+            progress.admitted = desired
+
+    def _missing_dependency(self, supply: Supply) -> Why | None:
+        for needed in supply.target.depends_on:
+            other = self._commons.feed.supplies.get(needed)
+            progress = self.progress.get(needed)
+            if other is None or progress is None or not progress.is_done(other.desired):
+                state = progress.condition.state.value if progress is not None else "Unknown"
+                return Why(
+                    reason="DependencyNotReady",
+                    message=f"waits for app {needed.app}, which is {state}; see fleet status {needed}",
+                )
+        return None
+
+    def paused(self, target: TargetId) -> Why | None:
+        """Say who paused a target and why; None when it runs."""
+        now = self._commons.clock.now()
+        inventory = self._commons.inventory()
+        known = inventory.targets.get(target) if inventory is not None else None
+        in_file = known.app.spec.paused if known is not None else None
+        if in_file is not None and (in_file.until is None or now < in_file.until):
+            self._wake_at(target, in_file.until)
+            return Why(reason="Paused", message=f"by its App document ({known and known.app.origin}): {in_file.reason}")
+        environment = known.environment.name if known is not None else ""
+        pause = find_pause(self._commons.pauses(), target, environment, now)
+        if pause is None:
+            return None
+        self._wake_at(target, pause.until)
+        return Why(reason="Paused", message=f"{pause.scope} by {pause.actor}: {pause.reason}")
+
+    def _wake_at(self, target: TargetId, at: datetime | None) -> None:
+        if at is not None and self._runner is not None:
+            self._runner.mark_later(target, max((at - self._commons.clock.now()).total_seconds(), 0.0) + 0.1)
+
+    def _api_of(self, target: TargetId) -> KubeApi:
+        supply = self._commons.feed.supplies.get(target)
+        if supply is not None:
+            brief: Brief | None = supply.brief
+        else:
+            row = self._commons.feed.rows.get(target)
+            brief = Brief.decode(row.policy) if row is not None else None
+        impersonation = brief.impersonation if brief is not None else None
+        return self.api.acting_as(impersonation) if impersonation is not None else self.api
+
+    def _wants(self, key: ObjectKey, holder: TargetId) -> bool:
+        """Tell whether a target desires an object; one that has not been rendered yet keeps what it holds."""
+        supply = self._commons.feed.supplies.get(holder)
+        if supply is None:
+            inventory = self._commons.inventory()
+            return not (inventory is not None and inventory.authoritative and holder not in inventory.targets)
+        if supply.desired is None:
+            return True
+        known = self._keys.get(holder)
+        if known is None or known[0] is not supply.desired:
+            known = (supply.desired, frozenset(_keys_of(supply.desired, supply.brief.policy.namespace)))
+            self._keys[holder] = known
+        return key in known[1]
+
+    def _wanted_kinds(self) -> Iterable[GroupKind]:
+        kinds = {key.group_kind for rows in self._around.ledgers.values() for key in rows}
+        for target, supply in self._commons.feed.supplies.items():
+            if target.cluster == self.cluster and supply.desired is not None:
+                kinds |= {m.key.group_kind for m in supply.desired.manifests}
+        return kinds
+
+    def _awaited(self) -> Iterable[ObjectKey]:
+        return {key for p in self.progress.values() if p.report is not None for key in p.report.waits_for}
+
+    def _waiting_for(self, key: ObjectKey) -> list[TargetId]:
+        return [t for t, p in self.progress.items() if p.report is not None and key in p.report.waits_for]
+
+    def _on_synced(self, kind: GroupKind) -> None:
+        for target in sorted(self._known_targets()):
+            progress = self.progress.get(target)
+            report = progress.report if progress is not None else None
+            if report is None or any(c.key.group_kind == kind for c in report.changes):
+                self.mark(target)
+
+    def _on_arrival(self, key: ObjectKey) -> None:
+        for target in self._waiting_for(key):
+            self.mark(target, urgent=True)
+
+    def _on_discovery(self) -> None:
+        self.kinds.adjust()
+        for target, progress in self.progress.items():
+            waits = progress.report.waits_for if progress.report is not None else ()
+            if any(k.group_kind == CRD for k in waits) and any(self._is_served(k) for k in waits):
+                self.mark(target, urgent=True)
+
+    def _is_served(self, key: ObjectKey) -> bool:
+        return any(definition_of(kind) == key for kind in self.discovery.kinds())
+
+    def _on_definition(self, name: str) -> None:
+        """A definition changed: its objects are applied once more, since old values may mean less or more now."""
+        plural, _, group = name.partition(".")
+        for kind in self.discovery.kinds():
+            resource = self.discovery.resource(kind)
+            if kind.group == group and resource is not None and resource.plural == plural:
+                self.live.schema_changed_at = asyncio.get_running_loop().time()
+                for target, rows in self._around.ledgers.items():
+                    if any(key.group_kind == kind for key in rows):
+                        self._target(target).schema_changed.add(kind)
+                        if self._runner is not None:
+                            self._runner.mark_later(target, SCHEMA_SETTLE_S)
+
+    def _on_change(self, key: ObjectKey, before: LiveObject | None, after: LiveObject | None) -> None:
+        self.pods.note(key, after)
+        target = self._owners.get(key)
+        if target is None or self._runner is None:
+            return
+        if self._needs_run(target, key, before, after):
+            self._runner.mark(target)
+        else:
+            self._refresh_soon(target)
+
+    def _needs_run(self, target: TargetId, key: ObjectKey, before: LiveObject | None, after: LiveObject | None) -> bool:
+        """Tell whether an object's news may mean work; most events are status, and status is only shown."""
+        entry = self._around.ledgers.get(target, {}).get(key)
+        if entry is None or after is None or before is None:
+            return True
+        if after.deleting or after.uid != entry.uid or after.flags != before.flags or after.part_of != before.part_of:
+            return True
+        if after.owned != entry.owned and after.rv > entry.rv:
+            return True
+        finished = key.kind == "Job" and not entry.state and after.verdict != before.verdict
+        added = matching(after.foreign, self.drift_managers(target))
+        return finished or bool(added) or before.rv < entry.rv <= after.rv
+
+    def _refresh_soon(self, target: TargetId) -> None:
+        if target not in self._refreshing:
+            self._refreshing.add(target)
+            asyncio.get_running_loop().call_later(REFRESH_S, self._refresh, target)
+
+    def _refresh(self, target: TargetId) -> None:
+        """Judge a target once more; a change of its state is noted and wakes what depends on it."""
+        self._refreshing.discard(target)
+        progress = self.progress.get(target)
+        if progress is None:
+            return
+        progress.summarise(self.live.get)
+        condition = judge(progress, self._commons.feed.supplies.get(target), self.paused(target))
+        if (condition.state, condition.reason) != (progress.condition.state, progress.condition.reason):
+            self._note_state(progress, condition)
+            progress.since = self._commons.clock.now()
+        progress.condition = condition
+        if progress.summary.done:
+            self._wake_dependents(target)
+
+    def _note_state(self, progress: Progress, condition: Condition) -> None:
+        bad = (State.FAILED, State.DEGRADED, State.DRIFTED)
+        if condition.state in bad or (progress.condition.state in bad and condition.state is State.SYNCED):
+            message = f"{condition.state.value}: {condition.message}"
+            self._note(progress.target, "health", condition.reason, message)
+
+    def _wake_dependents(self, target: TargetId) -> None:
+        for other, progress in self.progress.items():
+            supply = self._commons.feed.supplies.get(other)
+            if progress.gate is not None and supply is not None and target in supply.target.depends_on:
+                self.mark(other)
+
+    async def _probe(self) -> None:
+        """Ask a server that has been silent whether it is there: watches alone would notice after 75 s."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(max(self.client.heard_at + SILENCE_S - loop.time(), PROBE_DEADLINE_S))
+            if loop.time() - self.client.heard_at < SILENCE_S:
+                continue
+            try:
+                await self.client.request("GET", "/readyz", priority=Priority.USER, deadline_s=PROBE_DEADLINE_S)
+            except KubeError as error:
+                self._on_trouble(error)
+            else:
+                self._on_trouble(None)
+
+
+def _keys_of(desired: Desired, namespace: str) -> Iterator[ObjectKey]:
+    for m in desired.manifests:
+        yield m.key
+        if not m.scoped:
+            yield m.key._replace(namespace=namespace or "default")

@@ -1,0 +1,114 @@
+"""How one target stands: its last run, what it waits for, and the state and reason that follow. No I/O."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from fleet.errors import FleetError, KubeError, ServerFailure, Throttled, Unreachable
+from fleet.hub.feed import Supply
+from fleet.object import ObjectKey, TargetId
+from fleet.reconcile.live import LiveObject
+from fleet.reconcile.plan import WRITES, Action
+from fleet.reconcile.status import Condition, Facts, State, Why, decide_state
+from fleet.reconcile.summary import Summary, summarise_report
+from fleet.reconcile.target import Desired, Report
+
+PASSING = (Unreachable, Throttled, ServerFailure)
+"""Errors of a run that the cluster's own state tells better."""
+WAITING = frozenset({"NotFetched"})
+"""Reasons why nothing can be desired yet, which are no failures."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """The mutable record of one target while its cluster's session lasts."""
+
+    target: TargetId
+    admitted: Desired | None = None
+    """What it is being made equal to: the supply's, once dependencies allow."""
+    gate: Why | None = None
+    """Why the newest release is not admitted yet."""
+    report: Report | None = None
+    error: FleetError | None = None
+    """Why the last run did not end."""
+    errors: int = 0
+    """Runs in a row that did not end."""
+    summary: Summary = field(default_factory=Summary)
+    condition: Condition = Condition(state=State.UNKNOWN, reason="NotContacted", message="")
+    since: datetime | None = None
+    prune_now: bool = False
+
+    def summarise(self, live: Callable[[ObjectKey], LiveObject | None]) -> None:
+        """Count once more what the last report and the cache say."""
+        if self.report is not None:
+            self.summary = summarise_report(self.report, live)
+
+    def is_done(self, desired: Desired | None) -> bool:
+        """Tell whether everything of this release is applied and Current: what a dependency waits for."""
+        report = self.report
+        return desired is not None and report is not None and report.order.desired is desired and self.summary.done
+
+
+def judge(progress: Progress, supply: Supply | None, paused: Why | None) -> Condition:
+    """Decide the state of a target whose cluster is observed; first match wins (design §1)."""
+    summary, report = progress.summary, progress.report
+    return decide_state(
+        Facts(
+            contacted=True,
+            failed=_failed(progress, supply) or summary.failed,
+            paused=paused,
+            drifted=_drifted(progress),
+            waiting=progress.gate or _undelivered(supply) or summary.waiting or _report_only(progress),
+            degraded=summary.degraded,
+            progressing=_retrying(progress)
+            or summary.progressing
+            or (Why(reason="Starting", message="the first look at the cluster is under way") if not report else None),
+        )
+    )
+
+
+def _failed(progress: Progress, supply: Supply | None) -> Why | None:
+    failure = supply.failure if supply else None
+    if failure is not None and failure.reason not in WAITING:
+        kept = progress.admitted
+        suffix = f"; the clusters keep {supply.target.id.app}#{kept.release}" if kept and supply else ""
+        return Why(reason=failure.reason, message=f"{failure}{suffix}")
+    error = progress.error
+    if error is not None and not isinstance(error, PASSING):
+        return Why(reason=error.reason, message=str(error))
+    return None
+
+
+def _undelivered(supply: Supply | None) -> Why | None:
+    failure = supply.failure if supply else None
+    return Why(reason=failure.reason, message=failure.message) if failure is not None else None
+
+
+def _retrying(progress: Progress) -> Why | None:
+    if isinstance(progress.error, KubeError):
+        return Why(reason=progress.error.reason, message=f"{progress.error}; it is tried again")
+    return None
+
+
+def _drifted(progress: Progress) -> Why | None:
+    """Drift that stays: contested, or not to be repaired. What is about to be repaired is Progressing."""
+    report = progress.report
+    if report is None:
+        return None
+    stays = report.contested or not report.order.policy.repair or not report.order.policy.write
+    return progress.summary.drifted if stays else None
+
+
+def _report_only(progress: Progress) -> Why | None:
+    report = progress.report
+    if report is None or report.order.policy.write:
+        return None
+    pending = [c for c in report.changes if c.action in WRITES or c.action in (Action.PRUNE, Action.HAND_OVER)]
+    if not pending:
+        return None
+    first = f"{pending[0].key}: {pending[0].action.value}"
+    more = f" (and {len(pending) - 1} more)" if len(pending) > 1 else ""
+    return Why(
+        reason="ReportOnly",
+        message=f"{len(pending)} changes are shown and not made (apply: report); {first}{more}; see fleet diff",
+    )

@@ -1,0 +1,125 @@
+"""Wanted against running: the inventory says which repositories and clusters there are, and that many tasks run."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any
+
+import structlog
+
+from fleet.aio import Children, Pulse, spawn
+from fleet.clock import Clock
+from fleet.errors import InventoryError, Problem
+from fleet.git.repository import Snapshot
+from fleet.hub.event import EventLog
+from fleet.hub.feed import Feed
+from fleet.hub.link import Commons
+from fleet.hub.session import Outside, Session
+from fleet.hub.source import Mirrors
+from fleet.inventory.schema import Cluster
+from fleet.inventory.value import Inventory
+from fleet.object import TargetId
+from fleet.store.event import Event
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """Keeps sessions and mirrors equal to the inventory, and tells sessions what concerns them."""
+
+    def __init__(self, *, feed: Feed, mirrors: Mirrors, events: EventLog, clock: Clock) -> None:
+        self.inventory: Inventory | None = None
+        self.inventory_error: InventoryError | None = None
+        self.sessions: dict[str, Session] = {}
+        self.feed = feed
+        self.mirrors = mirrors
+        feed.on_supply = self.take_supply
+        mirrors.on_change = self.take_snapshot
+        self._events = events
+        self._clock = clock
+        self._pulse = Pulse()
+        self._problems: tuple[Problem, ...] = ()
+
+    async def run(self, commons: Commons, outside: Outside) -> None:
+        """Follow the inventory until cancelled; a cluster's or repository's failure is its own."""
+        async with (
+            Children[Hashable]("repository") as repositories,
+            Children[str]("cluster") as clusters,
+            asyncio.TaskGroup() as group,
+        ):
+            spawn(group, "feed", self.feed.run())
+            while True:
+                await self._pulse.wait()
+                if self.inventory is None:
+                    continue
+                inventory = self.inventory
+                await self.mirrors.adjust(inventory, repositories)
+                self.feed.take_inventory(inventory)
+                await clusters.adjust(
+                    {name: self._plan(cluster, commons, outside) for name, cluster in inventory.clusters.items()}
+                )
+                for name in self.sessions.keys() - inventory.clusters.keys():
+                    del self.sessions[name]
+                for session in self.sessions.values():
+                    session.mark_all()
+
+    def _plan(
+        self, cluster: Cluster, commons: Commons, outside: Outside
+    ) -> tuple[object, Callable[[], Coroutine[Any, Any, None]]]:
+        """Return what makes a session start anew when it changes, and how it starts."""
+        spec = cluster.spec
+        fingerprint = (spec.connection.model_dump_json(), _secret(cluster), spec.uid, spec.limits.model_dump_json())
+
+        def start() -> Coroutine[Any, Any, None]:
+            session = Session(cluster, commons, outside)
+            before = self.sessions.get(cluster.name)
+            if before is not None:
+                session.progress.update(before.progress)
+            self.sessions[cluster.name] = session
+            return session.run()
+
+        return fingerprint, start
+
+    def take_inventory(self, inventory: Inventory) -> None:
+        """Take a new inventory."""
+        if inventory.problems != self._problems:
+            self._problems = inventory.problems
+            for problem in inventory.problems:
+                self._note("InventoryInvalid", str(problem))
+        first = self.inventory is None
+        self.inventory = inventory
+        if first:
+            counts = f"{len(inventory.clusters)} clusters, {len(inventory.apps)} apps"
+            self._note("InventoryLoaded", f"{inventory.directory}: {counts}")
+        self._pulse.set()
+
+    def report_inventory(self, error: InventoryError | None) -> None:
+        """Take news of whether the inventory directory can be read; the last inventory stays in force."""
+        self.inventory_error = error
+        if error is not None:
+            self._note(error.reason, str(error))
+
+    def take_snapshot(self, snapshot: Snapshot) -> None:
+        """Take news of a repository."""
+        if snapshot.error is not None:
+            self._note(snapshot.error.reason, f"repository {snapshot.name}: {snapshot.error.message}", kind="git")
+        self.feed.take_snapshot(snapshot)
+
+    def take_supply(self, target: TargetId) -> None:
+        """Tell the target's session that what it should be has changed."""
+        session = self.sessions.get(target.cluster)
+        if session is not None:
+            session.mark(target)
+
+    def is_known(self, cluster: str) -> bool:
+        """Tell whether a cluster is in the inventory."""
+        return self.inventory is not None and cluster in self.inventory.clusters
+
+    def _note(self, reason: str, message: str, *, kind: str = "inventory") -> None:
+        self._events.append(Event(at=self._clock.now(), kind=kind, reason=reason, message=message))
+
+
+def _secret(cluster: Cluster) -> int:
+    """Return what changes with an inline kubeconfig, which prints as asterisks."""
+    kubeconfig = cluster.spec.connection.kubeconfig
+    inline = kubeconfig.inline if kubeconfig is not None else None
+    return hash(inline.get_secret_value()) if inline is not None else 0
