@@ -17,6 +17,7 @@ from fleet.aio import Pulse, as_fleet_error
 from fleet.child import Workers
 from fleet.clock import Clock, jitter
 from fleet.errors import After, FetchFailed, FleetError, HistoryRewritten, RevisionMissing, SourceError
+from fleet.git.http import HttpRemote
 from fleet.git.order import DAMAGED, CommitInfo, Good, Holdings
 from fleet.git.ref import HEADS, TAGS, Choice, choose, describe, describe_name, explain_missing, list_prefixes
 from fleet.git.remote import PathRemote, Remote, local_path
@@ -445,6 +446,4 @@ def build_remote(repository: Repository, reach: Reach, *, workers: Workers, time
     path = local_path(repository.spec.url)
     if path is not None:
         return PathRemote(path, workers=workers, timeout_s=min(timeout_s, MOST_LIST_S))
-    from fleet.git.http import HttpRemote
-
     return HttpRemote(repository.spec.url, auth=repository.spec.auth, reach=reach)
