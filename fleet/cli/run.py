@@ -37,14 +37,14 @@ def command(**flags: object) -> None:
     The first SIGTERM or SIGINT stops it in order, the second at once.
     """
     from fleet import log
-    from fleet.errors import FleetError
+    from fleet.aio import as_fleet_error
 
     try:
         settings = Settings.load(os.environ, flags)
         log.configure(level=settings.log_level, form=settings.log_format)
         run_until_signal(settings)
-    except FleetError as error:
-        click.echo(f"fleet: {error}", err=True)
+    except Exception as error:  # noqa: BLE001 - whatever ends the hub is told in one line
+        click.echo(f"fleet: {as_fleet_error(error, 'fleet run')}", err=True)
         sys.exit(2)
 
 
@@ -72,11 +72,13 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 async def serve(settings: Settings, *, on_ready: "Callable[[HubService, str], None] | None" = None) -> None:
     """Run hub and server until SIGTERM or SIGINT; `on_ready` is told the hub and its base URL."""
     from fleet.hub.app import open_world, running_hub
+    from fleet.hub.watchdog import watching_loop
     from fleet.server.app import running
 
     stop = asyncio.Event()
     with Signals(stop):
         async with (
+            watching_loop(),
             open_world(settings) as world,
             running_hub(settings, world) as hub,
             running(hub, settings) as bound,

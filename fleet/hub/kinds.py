@@ -12,7 +12,7 @@ import structlog
 from fleet.aio import Children, Pulse, supervise
 from fleet.annotation import HUB
 from fleet.clock import Clock
-from fleet.errors import FleetError, NotFound
+from fleet.errors import FleetError, NotFound, Unauthorized, Unreachable
 from fleet.kube.client import Client
 from fleet.kube.discovery import Discovery, Resource
 from fleet.kube.watch import Left, Restarted, Resumed, Scope, Seen, Stalled, Synced, WatchEvent, run_watch
@@ -169,6 +169,7 @@ class KindWatches:
             if name == kind:
                 self.refused[kind] = error
                 self._live.unsync(kind)
+            if isinstance(error, Unauthorized | Unreachable):
                 self._on_trouble(error)
 
         async def run() -> None:

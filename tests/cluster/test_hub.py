@@ -1,7 +1,7 @@
 """The main job on real API servers: clusters.d and Git in, clusters equal to them out."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 
 from fleet.hub.view import PauseRequest
 from fleet.sim.behaviour import Behaviour, Kind
-from fleet.sim.pod import Pod, Rules
+from fleet.sim.pod import Rules
 from fleet.sim.real import ControlPlane
 from tests.harness.fleet import ADA, Fleet, app_document, cluster_document, environment_document, repository_document
 
@@ -214,7 +214,7 @@ async def test_a_crashing_workload_is_degraded_with_its_reason(
     take_back()
 
 
-def _runs(image: str) -> Callable[[Pod], bool]:
+def _runs(image: str) -> Callable[[Mapping[str, Any]], bool]:
     """Match pods that run an image."""
     return lambda pod: any(container["image"] == image for container in pod["spec"]["containers"])
 
