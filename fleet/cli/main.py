@@ -1,0 +1,102 @@
+"""`fleet`: the table of commands. A command's module is imported when the command is used, not before."""
+
+import difflib
+import importlib
+from typing import Any, NamedTuple
+
+import click
+
+from fleet import __version__
+from fleet.cli.exit import Exit, Failure
+
+
+class Entry(NamedTuple):
+    """One command as `fleet --help` shows it."""
+
+    section: str
+    help: str
+    """The first line of the command's own help; a test keeps the two equal."""
+
+
+COMMANDS = {
+    "run": Entry("The hub", "Run the hub: keep every cluster of the inventory equal to Git."),
+    "demo": Entry("The hub", "Show what fleet does, on simulated clusters of this machine."),
+    "doctor": Entry("The hub", "Check this machine and the way to the hub, and say what to do."),
+    "validate": Entry("Inventory", "Check the inventory files in DIR and print every problem as FILE:LINE:COLUMN."),
+    "schema": Entry("Inventory", "Print the JSON Schema of inventory documents: of KIND, or of all kinds."),
+    "status": Entry("Look", "Show how everything is, or one app, or the objects of CLUSTER/APP."),
+    "diff": Entry("Look", "Show what differs between Git and the clusters, field by field."),
+    "render": Entry("Look", "Print the manifests of an app on a cluster, as they would be applied."),
+    "where": Entry("Look", "Show on which clusters a commit runs."),
+    "events": Entry("Look", "Show what happened, newest last."),
+    "wait": Entry("Look", "Wait until targets have a state."),
+    "sync": Entry("Act", "Fetch and reconcile now."),
+    "pause": Entry("Act", "Stop writing to an app, a cluster or an environment; watching goes on."),
+    "resume": Entry("Act", "End a pause."),
+    "restart": Entry("Act", "Restart the workloads of an app on a cluster, or one of them."),
+    "token": Entry("Act", "Make, list and revoke the tokens that let people and scripts in."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that reads its help from `COMMANDS` and imports a command's module on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the names in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None when there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"fleet.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a wrong name is answered with the nearest right one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f"did you mean {close[0]}?" if close else "see fleet --help"
+            ctx.fail(f"no such command: {args[0]}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by section, without importing any."""
+        width = max(map(len, COMMANDS))
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(name.ljust(width), entry.help) for name, entry in COMMANDS.items() if entry.section == section]
+                )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; fleet's own errors and Ctrl-C end it with their exit codes."""
+        from fleet.errors import FleetError
+
+        try:
+            return super().invoke(ctx)
+        except FleetError as error:
+            raise Failure(str(error)) from error
+        except KeyboardInterrupt:
+            ctx.exit(Exit.INTERRUPTED)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fleet", message="%(prog)s %(version)s")
+def cli() -> None:
+    """GitOps for every Kubernetes cluster you run, from one process.
+
+    Client commands find the hub by --server or FLEET_SERVER, else on this machine. Exit codes: 0 ok, 1 differs or not
+    ready, 2 usage or error, 3 hub unreachable, 4 denied, 124 timeout.
+    """
+
+
+def main() -> None:
+    """Run the command line; the entry point of the `fleet` script."""
+    cli(prog_name="fleet")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""`fleet status`: how everything is."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from fleet.cli.client import Client
+from fleet.cli.duration import format_age
+from fleet.cli.exit import Exit
+from fleet.cli.option import STATES, connected, filters, output, split_target, unknown_app
+from fleet.cli.table import Column, Row, clean, field, heading, paint, print_rows, print_table, print_value
+
+
+@click.command(name="status")
+@click.argument("name", metavar="[APP | CLUSTER/APP]", default="")
+@filters
+@click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only targets in this state.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 unless every target shown is Synced.")
+@output("table", "wide", "json", "yaml", "name")
+@connected
+def command(
+    client: Client,
+    *,
+    name: str,
+    cluster: str,
+    environment: str,
+    label: str,
+    state: str | None,
+    exit_code: bool,
+    output: str,
+) -> None:
+    """Show how everything is, or one app, or the objects of CLUSTER/APP.
+
+    The objects also come with `APP --cluster NAME`.
+    """
+    cluster, app = split_target(name, cluster)
+    if app and cluster:
+        rows = [_show_target(client, cluster, app, output)]
+    else:
+        query = {"app": app, "cluster": cluster, "environment": environment, "label": label, "state": state or ""}
+        rows = _show_targets(client, query, output)
+    if exit_code and any(row["state"] != "Synced" for row in rows):
+        raise click.exceptions.Exit(Exit.DIFFERS)
+
+
+def _show_targets(client: Client, query: Mapping[str, str], output: str) -> list[dict[str, Any]]:
+    everything = not any(query.values())
+    status = client.get("status") if everything and output != "name" else {}
+    rows = client.items("targets", query=query)
+    if query["app"] and not rows and not client.items("targets", query={"app": query["app"]}):
+        raise unknown_app(client, query["app"])
+    if output in ("json", "yaml"):
+        print_value({**({"status": status} if status else {}), "items": rows}, output)
+        return rows
+    if status:
+        _print_summary(status, client)
+    print_rows(rows, target_columns(client), output, target_name)
+    if not rows and output != "name":
+        click.echo("no target matches", err=True)
+    return rows
+
+
+def target_name(row: Row) -> str:
+    """Return the name that other commands take."""
+    return f"{row['cluster']}/{row['app']}"
+
+
+def target_columns(client: Client) -> list[Column]:
+    """Return the columns of a table of targets."""
+    return [
+        field("CLUSTER", "cluster"),
+        field("APP", "app"),
+        field("ENVIRONMENT", "environment", wide=True),
+        field("STATE", "state", state=True),
+        Column("SINCE", lambda row: format_age(row["since"], client.now())),
+        Column("REVISION", _format_revision),
+        field("RELEASE", "release"),
+        Column("OBJECTS", lambda row: f"{row['objects']['current']}/{row['objects']['total']}"),
+        Column("DRIFTED", lambda row: str(row["objects"]["drifted"]), wide=True),
+        Column("FAILED", lambda row: str(row["objects"]["failed"]), wide=True),
+        Column("OBSERVED", lambda row: format_age(row["observed_at"], client.now()), wide=True),
+        Column("LABELS", lambda row: ",".join(f"{k}={v}" for k, v in row.get("labels", {}).items()), wide=True),
+        Column("MESSAGE", format_message),
+    ]
+
+
+def format_message(row: Row) -> str:
+    """Return reason and message of a row, as far as there are any."""
+    return ": ".join(part for part in (row["reason"], row["message"]) if part)
+
+
+def _format_revision(row: Row) -> str:
+    applied, desired = row["applied_revision"][:7], row["desired_revision"][:7]
+    return applied if desired in ("", applied) else f"{applied or 'none'}->{desired}"
+
+
+def _print_summary(status: Row, client: Client) -> None:
+    now = client.now()
+    click.echo(f"hub {status['hub_id']} {status['version']}, up {format_age(status['started_at'], now)}")
+    click.echo(f"clusters      {_count_states(status['clusters'])}")
+    click.echo(f"targets       {_count_states(status['targets'])}")
+    states: dict[str, int] = {}
+    for repository in status["repositories"]:
+        states[repository["state"]] = states.get(repository["state"], 0) + 1
+    click.echo(f"repositories  {_count_states(states)}")
+    _print_troubles(status)
+    if status["pauses"]:
+        heading("PAUSED")
+        for pause in status["pauses"]:
+            click.echo(f"  {clean(_describe_pause(pause, client))}")
+    click.echo()
+
+
+def _count_states(states: Mapping[str, int]) -> str:
+    parts = [
+        f"{number} {paint(state)}" for state, number in sorted(states.items(), key=lambda item: -item[1]) if number
+    ]
+    return f"{sum(states.values())}: {', '.join(parts)}" if parts else "none"
+
+
+def _print_troubles(status: Row) -> None:
+    troubled = [row for row in status["repositories"] if row["state"] not in ("Ready", "Fetching")]
+    if troubled:
+        heading("REPOSITORIES IN TROUBLE")
+        for row in troubled:
+            click.echo(clean(f"  {row['name']}: {row['state']}: {format_message(row)}"))
+    if status["problems"]:
+        heading("PROBLEMS IN THE INVENTORY (the last good version of these files holds)")
+        for row in status["problems"]:
+            click.echo(clean(f"  {_describe_problem(row)}"))
+
+
+def _describe_problem(row: Row) -> str:
+    place = ":".join([row["file"], *(str(n) for n in (row["line"], row["column"]) if n)])
+    return ": ".join(part for part in (place, row["field"], row["message"]) if part)
+
+
+def _describe_pause(pause: Row, client: Client) -> str:
+    since = f"{format_age(pause['since'], client.now())} ago" if pause["since"] else ""
+    until = f"until {pause['until']}" if pause["until"] else ""
+    where = "in a file" if pause["origin"] == "file" else ""
+    notes = ", ".join(part for part in (pause["actor"], since, until, where) if part)
+    return f"{pause['scope']}: {pause['reason']}" + (f" ({notes})" if notes else "")
+
+
+def _show_target(client: Client, cluster: str, app: str, output: str) -> dict[str, Any]:
+    detail = client.get("targets", cluster, app)
+    target: dict[str, Any] = detail["target"]
+    if output in ("json", "yaml"):
+        print_value(detail, output)
+    elif output == "name":
+        for row in detail["objects"]:
+            click.echo(clean(object_name(row)))
+    else:
+        _print_head(client, detail)
+        print_table(detail["objects"], [c for c in _OBJECT_COLUMNS if output == "wide" or not c.wide])
+        _print_drift(client, detail["objects"])
+    return target
+
+
+def object_name(row: Row) -> str:
+    """Return an object as `kind/name`, before it its namespace if it has one."""
+    return f"{row['namespace'] + ' ' if row['namespace'] else ''}{row['kind']}/{row['name']}"
+
+
+_OBJECT_COLUMNS = (
+    field("NAMESPACE", "namespace"),
+    Column("OBJECT", lambda row: f"{row['kind']}/{row['name']}"),
+    Column("VERSION", lambda row: "/".join(filter(None, (row["group"], row["version"]))), wide=True),
+    field("HEALTH", "health", state=True),
+    field("ACTION", "action", state=True),
+    Column("DRIFT", lambda row: str(len(row["drift"])) if row["drift"] else ""),
+    field("FILE", "file", wide=True),
+    Column("OVERRIDDEN", lambda row: ", ".join(row["overridden"]), wide=True),
+    Column("MESSAGE", format_message),
+)
+
+
+def _print_head(client: Client, detail: Row) -> None:
+    target = detail["target"]
+    now = client.now()
+    before = f" (before that: {detail['last_state']})" if detail.get("last_state") else ""
+    click.echo(f"{clean(target_name(target))}  {paint(target['state'])} for {format_age(target['since'], now)}{before}")
+    if message := format_message(target):
+        click.echo(f"  {clean(message)}")
+    lines = {
+        "environment": target["environment"],
+        "revision": _format_revision(target),
+        "release": target["release"],
+        "observed": f"{format_age(target['observed_at'], now)} ago" if target["observed_at"] else "never",
+        "depends on": ", ".join(detail["depends_on"]),
+    }
+    for name, value in lines.items():
+        if value:
+            click.echo(f"  {name:<12}{clean(value)}")
+    click.echo()
+
+
+def _print_drift(client: Client, objects: list[Row]) -> None:
+    drifted = [(row, drift) for row in objects for drift in row["drift"]]
+    if not drifted:
+        return
+    heading("DRIFT")
+    for row, drift in drifted:
+        who = drift["manager"] or "someone"
+        when = f" {format_age(drift['at'], client.now())} ago" if drift["at"] else ""
+        click.echo(clean(f"  {object_name(row)}: {drift['path']} {drift['change']} by {who}{when}"))

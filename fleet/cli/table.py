@@ -1,0 +1,141 @@
+"""Rows on stdout: a table for people, JSON, YAML or names for programs.
+
+On a terminal the table has colour and wraps long texts; elsewhere it is plain, one row per line. JSON and YAML never
+have colour, and hold rows exactly as the hub sent them.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import click
+
+Row = Mapping[str, Any]
+
+_STYLES = {
+    **dict.fromkeys(("Synced", "Current", "Ready", "yes", "contained", "ok"), "green"),
+    **dict.fromkeys(("Progressing", "InProgress", "Connecting", "Terminating"), "cyan"),
+    **dict.fromkeys(("Drifted", "Waiting", "Paused", "configure", "create", "warning"), "yellow"),
+    **dict.fromkeys(("Degraded", "Failed", "prune", "NotFound", "failed"), "red"),
+    **dict.fromkeys(("Stale", "Unknown", "no", "skip"), "magenta"),
+}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""What would move a terminal's cursor or reorder its text; messages come from clusters and repositories."""
+
+
+class Column(NamedTuple):
+    """One column: its title, how to read a row, and when to show it."""
+
+    title: str
+    read: Callable[[Row], str]
+    wide: bool = False
+    """Only with `-o wide`."""
+    state: bool = False
+    """Coloured by its word."""
+
+
+def field(title: str, name: str, *, wide: bool = False, state: bool = False) -> Column:
+    """Return a column that shows a field as it is."""
+    return Column(title, lambda row: str(row.get(name, "")), wide, state)
+
+
+def print_rows(rows: Sequence[Row], columns: Sequence[Column], output: str, name: Callable[[Row], str]) -> None:
+    """Print rows in one of the formats; the structured ones hold `{"items": [...]}`."""
+    if output == "name":
+        for row in rows:
+            click.echo(clean(name(row)))
+    elif output in ("json", "yaml"):
+        print_value({"items": list(rows)}, output)
+    else:
+        print_table(rows, [column for column in columns if output == "wide" or not column.wide])
+
+
+def print_value(value: Any, output: str) -> None:
+    """Print a value as JSON or YAML."""
+    click.echo(
+        json.dumps(value, indent=2, ensure_ascii=False) if output == "json" else format_yaml(value), nl=output == "json"
+    )
+
+
+def print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """Print a table; nothing at all for no rows."""
+    if not rows:
+        return
+    cells = [[clean(column.read(row)).strip() or "-" for column in columns] for row in rows]
+    if sys.stdout.isatty():
+        _print_rich(cells, columns)
+        return
+    for line in align([[column.title for column in columns], *cells]):
+        click.echo(line)
+
+
+def align(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Pad cells to columns, two spaces apart; line breaks inside cells become spaces.
+
+    >>> align([["A", "B"], ["long", "x"]])
+    ['A     B', 'long  x']
+    """
+    flat = [[" ".join(cell.split()) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*flat, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in flat]
+
+
+def clean(text: str) -> str:
+    """Make characters visible that would control a terminal.
+
+    >>> clean("a" + chr(27) + "[2Jb")
+    'a\ufffd[2Jb'
+    """
+    return _CONTROL.sub("\ufffd", text)
+
+
+def paint(word: str) -> str:
+    """Colour a state's word where stdout is a terminal that wants colour."""
+    from os import environ
+
+    style = _STYLES.get(word)
+    return click.style(word, fg=style) if style and sys.stdout.isatty() and not environ.get("NO_COLOR") else word
+
+
+def heading(text: str) -> None:
+    """Print a section's title after an empty line."""
+    click.echo(f"\n{text}")
+
+
+def format_yaml(value: Any) -> str:
+    """Return YAML that kubectl reads as the same value: long texts as blocks, ambiguous ones quoted."""
+    import yaml
+
+    from fleet.scalar import resolve_plain
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in text else None if isinstance(resolve_plain(text), str) else "'"
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, represent)
+    dumped: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1 << 20)
+    return dumped
+
+
+def _print_rich(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column.title, no_wrap=column is not columns[-1], overflow="fold")
+    for line in cells:
+        table.add_row(
+            *(
+                Text(cell, style=_STYLES.get(cell, "") if column.state else "")
+                for cell, column in zip(line, columns, strict=True)
+            )
+        )
+    Console().print(table)
