@@ -22,12 +22,14 @@ class Schema:
     """A node: what a value may be. More than one of scalar, list and map means that the value decides.
 
     `wire` tells how a scalar is written: s, n, f, b, y (base64), t (time), q (quantity), i (integer or string).
+    `name` is the type's name in the table, if it has one.
     """
 
     scalar: Scalar = ""
     list: "ListType | None" = None
     map: "MapType | None" = None
     wire: str = ""
+    name: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -215,7 +217,7 @@ def _table() -> dict[tuple[str, str], Schema]:
 @cache
 def _types() -> dict[str, Schema]:
     """Read the table in two passes, since types name each other freely and some name themselves."""
-    types = {name: Schema(map=MapType()) for name, _, _ in _entries()}
+    types = {name: Schema(map=MapType(), name=name) for name, _, _ in _entries()}
     for name, api_version, text in _entries():
         shape = types[name].map
         assert shape is not None
@@ -298,7 +300,7 @@ def _read_type(text: str, types: Mapping[str, Schema]) -> Schema:
     if text.startswith("{"):
         return Schema(map=MapType(element=_read_type(inner, types)))
     if text.startswith("!"):
-        whole = _read_type(text[1:], types).map
-        assert whole is not None
-        return Schema(map=MapType(whole.fields, whole.element, atomic=True))
+        whole = _read_type(text[1:], types)
+        assert whole.map is not None
+        return Schema(map=MapType(whole.map.fields, whole.map.element, atomic=True), name=whole.name)
     return types[text]
