@@ -8,7 +8,8 @@
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+import contextlib
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -77,7 +78,9 @@ async def supervise(
         started = loop.time()
         try:
             return await attempt()
-        except Exception as error:  # noqa: BLE001 - the one place where a failure is contained
+        except Exception as error:
+            if was_cancelled():
+                raise asyncio.CancelledError from error
             failure = as_fleet_error(error, name)
         if loop.time() - started > most_s:
             delay_s = first_s
@@ -87,16 +90,37 @@ async def supervise(
         await asyncio.sleep(pause_s)
 
 
+def was_cancelled() -> bool:
+    """Tell whether the current task has been asked to end from outside.
+
+    On Python 3.11 and 3.12 a TaskGroup whose child fails while it is cancelled raises that error in place of the
+    cancellation (https://github.com/python/cpython/issues/116720): who contains errors has to look.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def as_fleet_error(error: Exception, where: str) -> FleetError:
-    """Return the FleetError inside `error`; anything else is a bug: logged with its traceback, named `InternalError`."""
-    inner: BaseException = error
-    while isinstance(inner, BaseExceptionGroup):
-        known = [e for e in inner.exceptions if isinstance(e, FleetError)]
-        inner = known[0] if known else inner.exceptions[0]
-    if isinstance(inner, FleetError):
-        return inner
-    log.error("internal error", where=where, exc_info=error)
-    return FleetError(f"{type(inner).__name__} in {where}; the log has the traceback", reason="InternalError")
+    """Return the first FleetError inside `error`, `InternalError` when there is none.
+
+    Anything else in it is a bug: logged with its traceback.
+    """
+    leaves = list(_leaves(error))
+    known = [leaf for leaf in leaves if isinstance(leaf, FleetError)]
+    bugs = [leaf for leaf in leaves if not isinstance(leaf, FleetError)]
+    if bugs:
+        log.error("internal error", where=where, exc_info=error)
+    if known:
+        return known[0]
+    return FleetError(f"{type(bugs[0]).__name__} in {where}; the log has the traceback", reason="InternalError")
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 class Children(Generic[K]):
@@ -118,7 +142,8 @@ class Children(Generic[K]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for _, task in self._tasks.values():
-            task.cancel()
+            if not task.cancelling():  # a second cancel would break into its cleaning up
+                task.cancel()
         await self._group.__aexit__(kind, error, trace)
 
     def __len__(self) -> int:
@@ -147,7 +172,7 @@ class Children(Generic[K]):
 async def finish(coro: Coroutine[Any, Any, T], deadline_s: float = 10.0) -> T:
     """Run a short idempotent coroutine to its end even when the caller is cancelled meanwhile.
 
-    Cancelled: raised to the caller only after `coro` has ended or its deadline has passed.
+    Cancelled: raised to the caller only after `coro` has ended or its deadline has passed, however often it is cancelled.
     """
 
     async def bounded() -> T:
@@ -158,8 +183,10 @@ async def finish(coro: Coroutine[Any, Any, T], deadline_s: float = 10.0) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        if not task.done():
-            await asyncio.wait([task])
+        while not task.done():
+            # a TaskGroup that aborts cancels again whoever is still ending
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         if not task.cancelled() and task.exception() is not None:
             log.error("write failed while stopping", exc_info=task.exception())
         raise
@@ -167,12 +194,14 @@ async def finish(coro: Coroutine[Any, Any, T], deadline_s: float = 10.0) -> T:
 
 async def first_done(*coros: Coroutine[Any, Any, Any]) -> None:
     """Return when the first of `coros` returns; the others are cancelled and awaited. Errors propagate."""
-    tasks = [asyncio.create_task(coro) for coro in coros]
+    tasks = [asyncio.create_task(coro, name="first_done") for coro in coros]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    for task in done:
-        task.result()
+        # each is asked, else asyncio complains later of errors that nobody looked at
+        errors = [task.exception() for task in tasks if not task.cancelled()]
+    for error in filter(None, errors):
+        raise error

@@ -1,0 +1,1 @@
+"""The modules directly in `fleet/`."""
