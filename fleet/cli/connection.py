@@ -22,6 +22,8 @@ class Connection:
     """Where the token came from, for messages; empty without one."""
     ca: str = ""
     """PEM file of certificate authorities; empty trusts the system's."""
+    data: Path = Path("data")
+    """Data directory of a hub on this machine."""
 
 
 def find_connection(environ: Mapping[str, str], *, server: str, token_file: str, ca: str, data: Path) -> Connection:
@@ -39,16 +41,20 @@ def find_connection(environ: Mapping[str, str], *, server: str, token_file: str,
         token, origin = environ["FLEET_TOKEN"], "FLEET_TOKEN"
     else:
         token, origin = _find_admin_token(server, data / "admin.token")
-    return Connection(server=server.rstrip("/"), token=_check_token(token, origin), token_from=origin, ca=ca)
+    token = _check_token(token, origin)
+    return Connection(server=server.rstrip("/"), token=token, token_from=origin if token else "", ca=ca, data=data)
 
 
 def _check_server(server: str) -> None:
     try:
         parts = urlsplit(server)
-        right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or True)
+        port = parts.port
     except ValueError:
-        right = False
-    if not right or parts.query or parts.fragment or parts.username:
+        raise Failure(f"--server {server!r} is not an address; write for example {DEFAULT_SERVER}") from None
+    if parts.username is not None:
+        raise Failure("--server takes no user and password; give a token with --token-file or FLEET_TOKEN")
+    right = parts.scheme in ("http", "https") and parts.hostname and port != 0
+    if not right or parts.query or parts.fragment or not re.fullmatch(r"[\x21-\x7e]+", server):
         raise Failure(f"--server {server!r} is not the address of a hub; write for example {DEFAULT_SERVER}")
 
 

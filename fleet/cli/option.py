@@ -22,7 +22,7 @@ def connected(command: Command) -> Command:
     """Give a command the options that find the hub, and pass it a Client as its first argument."""
 
     @click.option("--server", envvar="FLEET_SERVER", default=DEFAULT_SERVER, metavar="URL", help=_SERVER)
-    @click.option("--token-file", default="", metavar="FILE", help=_SECRET_FILE)
+    @click.option("--token-file", default="", metavar="FILE", help=_FILE)
     @click.option("--ca", envvar="FLEET_CA", default="", metavar="FILE", help=_CA)
     @click.option(
         "--data", envvar="FLEET_DATA", default="data", metavar="DIR", type=click.Path(path_type=Path), help=_DATA
@@ -36,7 +36,7 @@ def connected(command: Command) -> Command:
 
 
 _SERVER = f"Address of the hub. Default: {DEFAULT_SERVER}. [env: FLEET_SERVER]"
-_SECRET_FILE = "File with the token to show; FLEET_TOKEN may hold the token itself. [env: FLEET_SECRET_FILE]"
+_FILE = "File with the token to show; FLEET_TOKEN may hold the token itself. [env: FLEET_TOKEN_FILE]"
 _CA = "PEM file of the authorities to trust instead of the system's. [env: FLEET_CA]"
 _DATA = "Data directory of a hub on this machine, whose admin token is used unless another is given. [env: FLEET_DATA]"
 

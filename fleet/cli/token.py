@@ -1,0 +1,72 @@
+"""`fleet token`: who may ask the hub for what."""
+
+from datetime import timedelta
+
+import click
+
+from fleet.cli.client import Client
+from fleet.cli.option import Duration, connected, output
+from fleet.cli.table import Column, Row, field, print_rows
+
+ROLES = ("viewer", "operator", "approver", "admin")
+
+
+@click.group(name="token")
+def command() -> None:
+    """Make, list and revoke the tokens that let people and scripts in.
+
+    A viewer reads; an operator also syncs, pauses, resumes and restarts; an approver also approves; an admin also
+    manages tokens. All of these commands need an admin's token.
+    """
+
+
+@command.command(name="create")
+@click.argument("name")
+@click.option("--role", type=click.Choice(ROLES), required=True, help="What the token may do.")
+@click.option("--environment", multiple=True, metavar="NAME", help="Only in this environment; may be repeated.")
+@click.option("--expires", type=Duration(), metavar="DURATION", help="When it ends: 30d. Default: never.")
+@connected
+def create(client: Client, *, name: str, role: str, environment: tuple[str, ...], expires: float | None) -> None:
+    """Make a token and print it; it is shown this once only."""
+    end = ""
+    if expires is not None:
+        client.get("whoami")  # the token ends by the hub's clock, not by ours
+        end = (client.now() + timedelta(seconds=expires)).isoformat()
+    body = {"name": name, "role": role, "environments": list(environment), "expires": end}
+    click.echo(client.post("tokens", body=body)["token"])
+    click.echo(
+        "Keep it: it is not shown again. Use it as FLEET_TOKEN, or in a file named by FLEET_TOKEN_FILE.", err=True
+    )
+
+
+@command.command(name="list")
+@output("table", "wide", "json", "yaml", "name")
+@connected
+def list_(client: Client, *, output: str) -> None:
+    """List tokens, without their secrets."""
+    print_rows(client.items("tokens"), _COLUMNS, output, lambda row: str(row["name"]))
+
+
+_COLUMNS = (
+    field("NAME", "name"),
+    field("ROLE", "role"),
+    Column("ENVIRONMENTS", lambda row: ",".join(row["environments"]) or "all"),
+    Column("CREATED", lambda row: _day(row, "created_at")),
+    field("BY", "created_by"),
+    Column("EXPIRES", lambda row: _day(row, "expires_at") or "never"),
+    Column("USED", lambda row: _day(row, "used_at") or "never"),
+    Column("REVOKED", lambda row: _day(row, "revoked_at")),
+)
+
+
+def _day(row: Row, name: str) -> str:
+    return str(row[name] or "")[:16].replace("T", " ")
+
+
+@command.command(name="revoke")
+@click.argument("name")
+@connected
+def revoke(client: Client, *, name: str) -> None:
+    """Revoke a token, from now on."""
+    client.delete("tokens", name)
+    click.echo(f"revoked {name}")
