@@ -9,6 +9,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo, WithJsonSchema
 
+from fleet.inventory.version import parse_range
+
 _NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _LABEL_PREFIX = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?"
 _LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -107,6 +109,11 @@ def _resolve_url(url: str, info: ValidationInfo) -> str:
     return url
 
 
+def _check_range(text: str) -> str:
+    parse_range(text)
+    return text
+
+
 def _check_http_url(url: str) -> str:
     parts = _split_url(url, "must be an https or http URL")
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -142,6 +149,7 @@ GitUrl = Annotated[str, AfterValidator(_resolve_url)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 GitName = Annotated[str, AfterValidator(_check_branch)]
 CommitSha = Annotated[str, _matching(r"[0-9a-f]{40}", "must be a full commit sha: 40 lower-case hex digits")]
+VersionRange = Annotated[str, AfterValidator(_check_range)]
 TreePath = Annotated[str, AfterValidator(check_tree_path)]
 JsonPointer = Annotated[str, _matching(r"(/([^~/]|~[01])*)+", "must be a JSON pointer such as /spec/replicas")]
 ServiceAccount = Annotated[str, _matching(f"{_NAME}:[a-z0-9]([-a-z0-9.]*[a-z0-9])?", "must be NAMESPACE:NAME")]

@@ -26,6 +26,7 @@ from fleet.inventory.field import (
     ServiceAccount,
     TreePath,
     Variables,
+    VersionRange,
 )
 from fleet.object import Adopt, Origin
 
@@ -150,7 +151,9 @@ class Ref(Model):
 
     branch: GitName | None = Field(default=None, description="A branch; its newest commit is deployed.")
     tag: GitName | None = Field(default=None, description="A tag.")
-    semver: str | None = Field(default=None, description="The highest tag in a version range, such as `>=1.2 <2`.")
+    semver: VersionRange | None = Field(
+        default=None, description="The highest tag in a version range, such as `>=1.2 <2`."
+    )
     commit: CommitSha | None = Field(default=None, description="A commit, by its full sha.")
 
     @model_validator(mode="after")

@@ -44,6 +44,7 @@ TABLE: list[tuple[str, list[str]]] = [
     (spec(*REPOSITORY, "interval: soon"), ["6:13: spec.interval: must be a duration such as 30s, 10m or 1h30m"]),
     (spec(*REPOSITORY, "interval: 100ms"), ["6:13: spec.interval: input should be greater than or equal to 1"]),
     (spec(*REPOSITORY, "ref: {branch: main, tag: v1}"), ["6:8: spec.ref: needs exactly one of branch, tag, semver, commit; branch and tag are given"]),
+    (spec(*REPOSITORY, "ref: {semver: '>=1.x.y <'}"), ["6:17: spec.ref.semver: '1.x.y' is not a version such as 1.2.3, 1.2 or 1.x"]),
     (spec(*REPOSITORY, "ref: {}"), ["6:8: spec.ref: needs exactly one of branch, tag, semver, commit"]),
     (spec(*REPOSITORY, "ref: {commit: 3f9c2e1}"), ["6:17: spec.ref.commit: must be a full commit sha: 40 lower-case hex digits"]),
     (spec(*REPOSITORY, "ref: {branch: '-x'}"), ["6:17: spec.ref.branch: is not a name that Git accepts for a branch or tag"]),
