@@ -38,12 +38,7 @@ class Clone:
 
         Raises: SourceError (`CloneDamaged`).
         """
-        try:
-            return msgspec.json.decode((self.path / _GOOD_FILE).read_bytes(), type=dict[str, Good])
-        except FileNotFoundError:
-            return {}
-        except (OSError, msgspec.DecodeError) as error:
-            raise SourceError(f"the clone at {self.path} cannot be read ({error})", reason=DAMAGED) from error
+        return read_good(self.path)
 
     def write_good(self, good: Mapping[str, Good]) -> None:
         """Replace what is good, at once or not at all."""
@@ -74,11 +69,13 @@ class Clone:
 
     def hold(self, commits: Iterable[str]) -> Holdings:
         """Return what this clone holds, with those of `commits` that are here."""
+        good = self.read_good()
+        goods = [entry.revision for entry in good.values()]
         return Holdings(
             exists=True,
-            good=self.read_good(),
+            good=good,
             tips=self.tips(),
-            commits=[revision for revision in commits if self.has(revision)],
+            commits=[revision for revision in sorted({*commits, *goods}) if self.has(revision)],
         )
 
     def keep(self, revisions: Iterable[str]) -> None:
@@ -132,6 +129,19 @@ class Clone:
     def _names(self, prefix: str) -> list[str]:
         with reading(str(self.path)):
             return sorted(name for name in self.repository.references if name.startswith(prefix))
+
+
+def read_good(path: Path) -> dict[str, Good]:
+    """Return what is good by document in the clone at `path`, which may be damaged otherwise.
+
+    Raises: SourceError (`CloneDamaged`).
+    """
+    try:
+        return msgspec.json.decode((path / _GOOD_FILE).read_bytes(), type=dict[str, Good])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise SourceError(f"the clone at {path} cannot be read ({error})", reason=DAMAGED) from error
 
 
 def open_current(store: Path) -> Clone | None:

@@ -56,15 +56,20 @@ class HttpRemote:
         Raises: FetchFailed; ConfigError when the CA file holds no certificate.
         """
         with self._named():
-            if not self._speaks_v2:
-                advertised = parse_advertisement(await self._read("GET", "info/refs", _ADVERTISEMENT | _VERSION_2))
-                if advertised.version < 2:
-                    return advertised.refs
-            # what was learned holds only while it works
-            self._speaks_v2 = False
-            refs = parse_ls_refs(await self._read("POST", SERVICE, _RESULT | _VERSION_2, write_ls_refs(prefixes)))
-            self._speaks_v2 = True
-            return refs
+            if self._speaks_v2:
+                try:
+                    return await self._ls_refs(prefixes)
+                except FetchFailed as error:
+                    if error.reason != "ProtocolError":
+                        raise
+                    # another server answers now than the one that was asked for its version
+                    self._speaks_v2 = False
+            advertised = parse_advertisement(await self._read("GET", "info/refs", _ADVERTISEMENT | _VERSION_2))
+            self._speaks_v2 = advertised.version == 2
+            return await self._ls_refs(prefixes) if self._speaks_v2 else advertised.refs
+
+    async def _ls_refs(self, prefixes: Sequence[str]) -> Mapping[str, str]:
+        return parse_ls_refs(await self._read("POST", SERVICE, _RESULT | _VERSION_2, write_ls_refs(prefixes)))
 
     def relay(self) -> AbstractAsyncContextManager[str]:
         """Return a loopback URL that libgit2 may fetch from.

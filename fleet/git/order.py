@@ -64,7 +64,9 @@ class Holdings(msgspec.Struct, frozen=True):
     tips: dict[str, str] = {}
     """Commit of each of the remote's refs as last fetched, good or held."""
     commits: list[str] = []
-    """Which of the asked commits are here."""
+    """Which of the asked commits, and of the good ones, are here."""
+    damaged: bool = False
+    """The clone cannot be read, or lacks a good commit; the rest is what could be found out nevertheless."""
 
 
 class OpenOrder(Order, frozen=True, kw_only=True):

@@ -214,12 +214,8 @@ class Mirror:
         """Read what the store holds, without the remote, so that work can go on while it is down."""
         if self._is_open:
             return
-        try:
-            holdings = await self._store.open(self._kept)
-        except SourceError as error:
-            if error.reason != DAMAGED:
-                raise
-            self._is_damaged, holdings = True, Holdings(exists=False)
+        holdings = await self._store.open(self._kept)
+        self._is_damaged = holdings.damaged
         self._take(holdings)
         self._good = dict(holdings.good)
         self._is_open = True
@@ -227,18 +223,28 @@ class Mirror:
             self._publish(name)
 
     async def _update(self) -> None:
+        try:
+            await self._update_once()
+        except SourceError as error:
+            if error.reason != DAMAGED or self._is_damaged:
+                raise
+            self._is_damaged = True
+            await self._update_once()
+
+    async def _update_once(self) -> None:
         documents = tuple(self._documents.values())
         refs = await self._list(sorted({p for d in documents for p in list_prefixes(d.spec.ref)}))
         checked_at = self._clock.now()
         choices, errors = await self._choose(documents, refs)
         if await self._needs_fetch(choices):
             choices = await self._fetch(choices)
+        # a document that is not admitted keeps its own
         good = {d.name: self._good[d.name] for d in documents if d.name in self._good}
         for document in documents:
             if document.name in choices:
                 try:
                     good[document.name] = await self._admit(document, choices[document.name])
-                except SourceError as error:
+                except (RevisionMissing, HistoryRewritten) as error:
                     errors[document.name] = error
         if good != self._good:
             self._take(await self._store.accept(good, self._kept))
@@ -275,16 +281,6 @@ class Mirror:
 
     async def _fetch(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
         """Fetch, into a new clone when the one here is damaged, and return the choices as they are now."""
-        try:
-            return await self._fetch_once(choices)
-        except SourceError as error:
-            if error.reason != DAMAGED or self._is_damaged:
-                raise
-            self._is_damaged = True
-        self._search.look_in(await self._list([HEADS, TAGS]))
-        return await self._fetch_once(choices)
-
-    async def _fetch_once(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
         refs = {choice.ref for choice in choices.values() if choice.ref}
         commits = self._wanted_commits(choices)
         async with self._remote.relay() as url:
@@ -330,7 +326,9 @@ class Mirror:
     async def _follows_on(self, older: str, newer: str) -> bool:
         try:
             return await self.contains(older, newer)
-        except RevisionMissing:
+        except RevisionMissing as error:
+            if older in self._present:
+                raise SourceError("the clone has lost a commit", reason=DAMAGED) from error
             return False  # a clone fetched anew has no trace of a commit that was rewritten away
 
     async def _list(self, prefixes: Sequence[str]) -> Mapping[str, str]:
@@ -351,8 +349,7 @@ class Mirror:
 
     def _take(self, holdings: Holdings) -> None:
         self._exists = holdings.exists
-        goods = {good.revision for good in holdings.good.values()}
-        self._present = {*holdings.tips.values(), *holdings.commits, *goods}
+        self._present = {*holdings.tips.values(), *holdings.commits}
 
     def _notice(self, error: FleetError) -> None:
         if error.reason == DAMAGED:

@@ -100,7 +100,9 @@ def parse_advertisement(data: bytes) -> Advertisement:
     Raises: FetchFailed.
     """
     lines = [line for line in split_lines(data) if not isinstance(line, Mark)]
-    if lines and lines[0].startswith(b"# service="):
+    if not lines:
+        raise _broken("nothing was advertised")
+    if lines[0].startswith(b"# service="):
         lines = lines[1:]
     if lines and lines[0] == b"version 2":
         if b"object-format=sha256" in lines:
@@ -111,9 +113,7 @@ def parse_advertisement(data: bytes) -> Advertisement:
 
 def _parse_refs(lines: list[bytes]) -> dict[str, str]:
     refs: dict[str, str] = {}
-    if not lines:
-        raise _broken("nothing was advertised")
-    if b"object-format=sha256" in lines[0]:
+    if lines and b"object-format=sha256" in lines[0]:
         raise _unsupported_format()
     for line in lines:
         oid, name, _ = _split_ref(line.partition(b"\0")[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pygit2
 
 from fleet.errors import FetchFailed, RevisionMissing, SourceError
-from fleet.git.clone import KEPT, TIP, Clone, install, open_current, remove_leftovers, start
+from fleet.git.clone import KEPT, TIP, Clone, install, open_current, read_good, remove_leftovers, start
 from fleet.git.library import configure, find_commit, reading
 from fleet.git.order import (
     CURRENT,
@@ -18,6 +18,7 @@ from fleet.git.order import (
     Fetched,
     FetchOrder,
     FindOrder,
+    Good,
     Holdings,
     ListOrder,
     OpenOrder,
@@ -57,17 +58,26 @@ def _peel(repository: pygit2.Repository, prefixes: tuple[str, ...]) -> Iterator[
 
 
 def open_store(payload: bytes) -> bytes:
-    """Return what a store holds, after reading what is in force there.
-
-    Raises: SourceError (`CloneDamaged`).
-    """
+    """Return what a store holds, after reading all that is in force there."""
     order = decode(payload, OpenOrder)
-    clone = open_current(Path(order.store))
-    if clone is None:
-        return encode(Holdings(exists=False))
-    holdings = clone.hold(order.commits)
-    _verify(clone, [good.revision for good in holdings.good.values()])
+    store = Path(order.store)
+    try:
+        clone = open_current(store)
+        if clone is None:
+            return encode(Holdings(exists=False))
+        holdings = clone.hold(order.commits)
+        _verify(clone, [good.revision for good in holdings.good.values()])
+    except SourceError:
+        return encode(Holdings(exists=False, damaged=True, good=_salvage(store)))
     return encode(holdings)
+
+
+def _salvage(store: Path) -> dict[str, Good]:
+    """Return what was in force in a damaged clone: rewritten history is to be noticed even then."""
+    try:
+        return read_good(store / CURRENT)
+    except SourceError:
+        return {}
 
 
 def _verify(clone: Clone, revisions: Sequence[str]) -> None:

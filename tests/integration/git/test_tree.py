@@ -9,12 +9,6 @@ from fleet.git.tree import REFUSED, EntryKind, Tree, WalkLimits, ids, open_tree
 from tests.harness.gitrepo import GitRepository
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> GitRepository:
-    """Return an empty repository."""
-    return GitRepository(tmp_path / "repo")
-
-
 def _open(repository: GitRepository, revision: str, **options: int) -> Tree:
     return open_tree(str(repository.path), revision, **options)
 
