@@ -3,8 +3,8 @@
 import re
 from datetime import UTC, datetime
 
-_UNITS_S = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([wdhms])")
+_UNITS_S = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1, "ms": 0.001}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[wdhms])")
 
 
 def parse_duration(text: str) -> float:
@@ -28,8 +28,8 @@ def format_duration(seconds: float) -> str:
     """
     left = max(0, int(seconds))
     parts: list[str] = []
-    for unit in "dhms":
-        number, left = divmod(left, _UNITS_S[unit])
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        number, left = divmod(left, length)
         if number or parts:
             parts.append(f"{number}{unit}" if number else "")
     return "".join(parts[:2]) or "0s"

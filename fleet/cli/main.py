@@ -20,7 +20,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "run": Entry("The hub", "Run the hub: keep every cluster of the inventory equal to Git."),
-    "demo": Entry("The hub", "Show what fleet does, on simulated clusters of this machine."),
+    "demo": Entry("The hub", "Run nine simulated clusters, a Git repository and a hub, and tell a day of their life."),
     "doctor": Entry("The hub", "Check this machine and the way to the hub, and say what to do."),
     "validate": Entry("Inventory", "Check the inventory files in DIR and print every problem as FILE:LINE:COLUMN."),
     "schema": Entry("Inventory", "Print the JSON Schema of inventory documents: of KIND, or of all kinds."),
