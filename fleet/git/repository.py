@@ -247,8 +247,7 @@ class Mirror:
                 except (RevisionMissing, HistoryRewritten) as error:
                     errors[document.name] = error
         if good != self._good:
-            self._take(await self._store.accept(good, self._kept))
-            self._good = good
+            await self._accept(good)
         for document in documents:
             self._publish(document.name, error=errors.get(document.name), checked_at=checked_at)
 
@@ -342,8 +341,13 @@ class Mirror:
 
     async def _keep(self) -> None:
         if not self._is_kept and self._exists and not self._is_damaged:
-            self._take(await self._store.accept(self._good, self._kept))
-            self._is_kept = True
+            await self._accept(self._good)
+
+    async def _accept(self, good: dict[str, Good]) -> None:
+        kept = self._kept
+        self._take(await self._store.accept(good, kept))
+        self._good = good
+        self._is_kept = kept == self._kept  # somebody may have asked for others meanwhile
 
     # -- state
 
