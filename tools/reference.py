@@ -6,7 +6,7 @@ A page keeps its prose above `MARK`; what follows is generated.
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fleet
@@ -61,16 +61,16 @@ def describe_metrics() -> str:
         if not module.name.startswith(("fleet.sim", "fleet.cli")):
             importlib.import_module(module.name)
     rows = []
-    # Only the collectors know their label names before a value is recorded.
-    for collector in REGISTRY._collector_to_names:
-        [family] = collector.describe()
+    # The public API tells label names only once a value was recorded.
+    for collector in REGISTRY._collector_to_names:  # noqa: SLF001
+        [family] = list(collector.collect())
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = ", ".join(getattr(collector, "_labelnames", ()))
         rows.append((f"`{name}`", family.type, labels, family.documentation))
     return table(("metric", "type", "labels", "meaning"), sorted(rows))
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return a Markdown table; a bar in a cell is escaped."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
