@@ -17,7 +17,7 @@ import msgspec
 import pygit2
 
 from fleet.errors import RevisionMissing, SourceError
-from fleet.git.library import configure, find_commit, open_repository, reading
+from fleet.git.library import configure, find_commit, open_repository, reading, require_tree
 from fleet.git.order import CURRENT, DAMAGED, Good, Holdings
 from fleet.git.pack import merge_small
 
@@ -101,7 +101,9 @@ class Clone:
         for lock in (*self.path.glob("refs/**/*.lock"), *self.path.glob("*.lock")):
             lock.unlink()
         for left in self.path.glob("objects/pack/*"):
-            if left.suffix not in (".pack", ".idx"):
+            # a pack without its index, or the other way round, is half of one
+            other = {".pack": ".idx", ".idx": ".pack"}.get(left.suffix)
+            if other is None or not left.with_suffix(other).exists():
                 left.unlink()
         merge_small(self.repository, self.path / "objects" / "pack")
 
@@ -115,8 +117,7 @@ class Clone:
         with reading(str(self.path)):
             waiting = [find_commit(self.repository, revision).tree_id]
             while waiting:
-                tree = self.repository[waiting.pop()]
-                assert isinstance(tree, pygit2.Tree)
+                tree = require_tree(self.repository[waiting.pop()])
                 for entry in tree:
                     if entry.id in seen or int(entry.filemode) == _SUBMODULE:
                         continue

@@ -60,10 +60,10 @@ class HttpRemote:
                 try:
                     return await self._ls_refs(prefixes)
                 except FetchFailed as error:
-                    if error.reason != "ProtocolError":
+                    # what was learned from the first answer may hold no more: another server, another path
+                    self._speaks_v2, self._base = False, self._url
+                    if error.reason not in ("ProtocolError", "Redirected"):
                         raise
-                    # another server answers now than the one that was asked for its version
-                    self._speaks_v2 = False
             advertised = parse_advertisement(await self._read("GET", "info/refs", _ADVERTISEMENT | _VERSION_2))
             self._speaks_v2 = advertised.version == 2
             return await self._ls_refs(prefixes) if self._speaks_v2 else advertised.refs
@@ -174,6 +174,10 @@ class HttpRemote:
             raise FetchFailed(
                 f"there is no repository at {self.name} (404), or these credentials may not see it",
                 reason="RepositoryNotFound",
+            )
+        elif status in _REDIRECTS:
+            raise FetchFailed(
+                f"{self.name} has moved (HTTP {status}); write its new address into url", reason="Redirected"
             )
         else:
             raise FetchFailed(

@@ -63,6 +63,16 @@ def find_commit(repository: pygit2.Repository, revision: str) -> pygit2.Commit:
     return found
 
 
+def require_tree(found: object) -> pygit2.Tree:
+    """Return a directory; nothing forces the sender of a pack to name one where its mode says so.
+
+    Raises: ValueError.
+    """
+    if not isinstance(found, pygit2.Tree):
+        raise ValueError(f"a {type(found).__name__.lower()} stands where a directory should")
+    return found
+
+
 class Objects:
     """The objects of a repository by id: what `fleet.git.tree` reads."""
 
@@ -77,8 +87,7 @@ class Objects:
     def entries(self, oid: str) -> list[tuple[bytes, int, str]]:
         """Return name, mode and id of what a directory holds."""
         with reading(self._path):
-            tree = self._repository[oid]
-            assert isinstance(tree, pygit2.Tree)
+            tree = require_tree(self._repository[oid])
             return [(entry.raw_name or b"", int(entry.filemode), str(entry.id)) for entry in tree]
 
     def size(self, oid: str) -> int:

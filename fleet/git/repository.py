@@ -238,8 +238,8 @@ class Mirror:
         choices, errors = await self._choose(documents, refs)
         if await self._needs_fetch(choices):
             choices = await self._fetch(choices)
-        # a document that is not admitted keeps its own
-        good = {d.name: self._good[d.name] for d in documents if d.name in self._good}
+        # a document that is not admitted keeps its own; so does one that is not followed just now, should it come back
+        good = dict(self._good)
         for document in documents:
             if document.name in choices:
                 try:
@@ -267,7 +267,8 @@ class Mirror:
     async def _needs_fetch(self, choices: Mapping[str, Choice]) -> bool:
         """Tell whether there is anything to fetch; asks for all refs only when a commit has to be searched."""
         commits = self._wanted_commits(choices)
-        if commits:
+        named = {choice.revision for choice in choices.values() if not choice.ref}
+        if self._search.open(commits) or commits & named:
             self._search.look_in(await self._list([HEADS, TAGS]))
         news = any(choice.ref and choice.revision not in self._present for choice in choices.values())
         return news or self._is_damaged or not self._exists or bool(self._search.open(commits))
@@ -275,7 +276,8 @@ class Mirror:
     def _wanted_commits(self, choices: Mapping[str, Choice]) -> set[str]:
         """Return commits that no followed ref needs to lead to, and that are not here."""
         named = {choice.revision for choice in choices.values() if not choice.ref}
-        wanted = named | self._kept | {good.revision for good in self._good.values()}
+        good = {self._good[name].revision for name in self._documents if name in self._good}
+        wanted = named | self._kept | good
         return wanted if self._is_damaged else wanted - self._present
 
     async def _fetch(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:

@@ -263,6 +263,12 @@ async def test_a_moved_path_on_the_same_server_is_followed(
         await asked
         assert (site.revision(), site.error()) == (first, "")
         assert server.seen[1].path == ".git/info/refs"
+        server.status, server.headers = 301, {"Location": "https://elsewhere.example/repo/info/refs"}
+        await site.mirror.sync()
+        assert "redirects to https://elsewhere.example/repo; write that address" in site.error()
+        server.status = 0
+        await site.mirror.sync()
+        assert site.error() == ""
 
 
 async def _hang_on_refs(server: GitServer) -> None:

@@ -394,6 +394,10 @@ async def test_documents_come_and_go(tmp_path: Path, repository: GitRepository) 
         site.mirror.follow([one])
         await site.mirror.sync()
         assert site.revision("one") == good
+    async with open_site(tmp_path / "store", [one], InlineWorkers()) as site:
+        await site.mirror.sync()
+        site.mirror.follow([one, two])
+        assert site.revision("two") == good
 
 
 def test_remotes_are_told_apart_by_address_and_credentials(tmp_path: Path) -> None:
@@ -431,11 +435,13 @@ async def test_what_a_killed_writer_left_is_removed(tmp_path: Path, repository: 
         clone = tmp_path / "store" / "current"
         (clone / "refs/fleet/tip/heads/main.lock").touch()
         (clone / "objects/pack/pack_git2_abc123").write_bytes(b"half")
+        (clone / "objects/pack/pack-1234.pack").write_bytes(b"PACK")
         (tmp_path / "store" / "clone-7").mkdir()
         tip = repository.commit()
         await site.mirror.sync()
         assert (site.revision(), site.error()) == (tip, "")
         assert not list(clone.glob("objects/pack/pack_git2_*"))
+        assert not list(clone.glob("objects/pack/pack-1234.*"))
         assert not (tmp_path / "store" / "clone-7").exists()
 
 
@@ -453,3 +459,32 @@ async def test_rewritten_history_is_held_even_when_the_clone_is_lost(tmp_path: P
         async with open_site(tmp_path / "store", documents, InlineWorkers()) as site:
             await site.mirror.sync()
             assert (site.revision(), "HistoryRewritten" in site.error()) == (good, True)
+
+
+async def test_a_kept_commit_that_is_gone_costs_nothing(tmp_path: Path, repository: GitRepository) -> None:
+    """A commit that the remote does not have is searched once; idle polls stay one listing."""
+    repository.commit()
+    async with open_site(tmp_path / "store", [make_document("config", repository.path)], InlineWorkers()) as site:
+        await site.mirror.sync()
+        await site.mirror.keep(["1" * 40])
+        await site.mirror.sync()
+        site.workers.take()
+        await site.mirror.sync()
+        assert site.workers.take() == ["list_refs"]
+
+
+async def test_a_commit_that_is_not_whole_is_never_in_force(tmp_path: Path, repository: GitRepository) -> None:
+    """A remote whose tip names a file that does not exist, or a file where a directory should be, is an error."""
+    good = repository.commit(files={"a": "1"})
+    async with open_site(tmp_path / "store", [make_document("config", repository.path)], InlineWorkers()) as site:
+        await site.mirror.sync()
+        blob = repository.blob(b"no directory")
+        for entries in ({"a": ("100644", "1" * 40)}, {"d": ("040000", blob)}):
+            try:
+                broken = repository.put_tree(entries)
+            except RuntimeError:
+                continue  # this version of git does not write such a tree
+            repository.git("update-ref", "refs/heads/main", broken)
+            await site.mirror.sync()
+            assert site.revision() == good
+            assert site.error()
