@@ -5,8 +5,8 @@ from typing import Any, Final
 from fleet.sim.resource import Resource
 from fleet.sim.state import State
 from fleet.sim.storage import Object
+from fleet.sim.workloadrule import CONTROLLER_UID
 
-_CONTROLLER_UID: Final = "batch.kubernetes.io/controller-uid"
 _JOB_NAME: Final = "batch.kubernetes.io/job-name"
 _FIRST_STATUS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("", "Namespace"): {"phase": "Active"},
@@ -96,11 +96,13 @@ def _give_selector(job: Object) -> Object:
     if spec.get("manualSelector"):
         return job
     uid, name = job["metadata"]["uid"], job["metadata"]["name"]
-    labels = {_CONTROLLER_UID: uid, _JOB_NAME: name, "controller-uid": uid, "job-name": name}
+    labels = {CONTROLLER_UID: uid, _JOB_NAME: name, "controller-uid": uid, "job-name": name}
     template = spec["template"]
     metadata = template.get("metadata") or {}
     template = {**template, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}}
-    return {**job, "spec": {**spec, "selector": {"matchLabels": {_CONTROLLER_UID: uid}}, "template": template}}
+    asked = spec.get("selector") or {}
+    selector = {**asked, "matchLabels": {**(asked.get("matchLabels") or {}), CONTROLLER_UID: uid}}
+    return {**job, "spec": {**spec, "selector": selector, "template": template}}
 
 
 def _mark_namespace(namespace: Object) -> Object:

@@ -52,12 +52,12 @@ def _fill(struct: Struct, **defaults: Any) -> None:
 
 def _pod(pod: Struct) -> None:
     spec = pod["spec"]
-    for container in (*spec.get("containers", ()), *spec.get("initContainers", ())):
+    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
         resources = container.setdefault("resources", {})
         if resources.get("limits"):
             resources["requests"] = {**resources["limits"], **resources.get("requests", {})}
         if spec.get("hostNetwork"):
-            for port in container.get("ports", ()):
+            for port in container.get("ports") or ():
                 port.setdefault("hostPort", port["containerPort"])
     spec.setdefault("enableServiceLinks", True)
 
@@ -122,7 +122,7 @@ def _service(service: Struct) -> None:
     elif spec["sessionAffinity"] == "ClientIP":
         client = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
         client.setdefault("timeoutSeconds", 10800)
-    for port in spec.get("ports", ()):
+    for port in spec.get("ports") or ():
         port.setdefault("protocol", "TCP")
         if port.get("targetPort") in (None, 0, ""):
             port["targetPort"] = port["port"]
@@ -133,7 +133,7 @@ def _service(service: Struct) -> None:
         spec.setdefault("internalTrafficPolicy", "Cluster")
     if spec["type"] == "LoadBalancer":
         spec.setdefault("allocateLoadBalancerNodePorts", True)
-        for ingress in service["status"]["loadBalancer"].get("ingress", ()):
+        for ingress in service["status"]["loadBalancer"].get("ingress") or ():
             if ingress.get("ip"):
                 ingress.setdefault("ipMode", "VIP")
 

@@ -1,9 +1,10 @@
 """From what came in to what may be stored: read by the schema, patched, given defaults, checked; errors as replies."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
-from fleet.sim import defaulting, patching, status, wire
+from fleet.sim import admission, patching, status
 from fleet.sim.representation import encode
 from fleet.sim.request import Request
 from fleet.sim.resource import Resource
@@ -22,10 +23,8 @@ def read(state: State, request: Request, body: Object) -> tuple[Object, Sequence
             is strict.
     """
     try:
-        reading = (
-            wire.read(state.schema(request.resource), body) if not request.resource.custom else wire.Reading(obj=body)
-        )
-    except wire.Malformed as error:
+        reading = admission.read(_subject(state, request.resource), body)
+    except admission.Malformed as error:
         raise _unreadable(request, body, str(error)) from error
     said = tuple(f'unknown field "{path}"' for path in reading.unknown)
     wanted = request.query.get("fieldValidation") or "Warn"
@@ -43,6 +42,12 @@ def _unreadable(request: Request, body: Object, why: str) -> status.ApiError:
     return status.bad_request(f'{kind} in version "{request.resource.version}" cannot be handled as a {kind}: {why}')
 
 
+def _subject(state: State, resource: Resource) -> admission.Subject:
+    path = (resource.group, resource.version, resource.kind)
+    document = state.documents.get(path) if resource.custom else None
+    return admission.Subject(group=resource.group, kind=resource.kind, schema=state.schema(resource), document=document)
+
+
 def defaulted(state: State, resource: Resource, obj: Object) -> Object:
     """Return an object as it is stored: known fields in canonical form, with defaults.
 
@@ -50,11 +55,8 @@ def defaulted(state: State, resource: Resource, obj: Object) -> Object:
         ApiError: 400, a value is of a wrong type.
     """
     try:
-        if resource.custom:
-            return obj
-        schema = state.schema(resource)
-        return _in_order(defaulting.with_defaults(schema, wire.read(schema, obj).obj))
-    except wire.Malformed as error:
+        return _in_order(admission.defaulted(_subject(state, resource), obj))
+    except admission.Malformed as error:
         raise status.bad_request(f'{resource.kind} in version "{resource.version}": {error}') from error
 
 
@@ -70,16 +72,30 @@ def admit_new(state: State, resource: Resource, obj: Object) -> Object:
     Raises:
         ApiError: 422.
     """
+    with _refusing(resource, obj):
+        admission.check_new(_subject(state, resource), obj)
     return obj
 
 
 def admit_update(state: State, request: Request, live: Object, new: Object) -> Object:
-    """Return a changed object that passed its checks. What goes to the status is taken as it is.
+    """Return a changed object that passed its checks. The status of a built-in kind is taken as it is.
 
     Raises:
         ApiError: 422.
     """
+    if request.target.subresource == "status" and not request.resource.custom:
+        return new
+    with _refusing(request.resource, new):
+        admission.check_update(_subject(state, request.resource), live, new)
     return new
+
+
+@contextmanager
+def _refusing(resource: Resource, obj: Object) -> Iterator[None]:
+    try:
+        yield
+    except admission.Invalid as error:
+        raise status.invalid(resource.group, resource.kind, obj["metadata"]["name"], error.causes) from error
 
 
 def patched(state: State, request: Request, obj: Object, body: Any) -> Object:

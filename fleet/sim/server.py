@@ -96,7 +96,7 @@ class ApiServer:
             return await self._serve(http)
         except _Dropped:
             if http.transport is not None:
-                http.transport.abort()  # type: ignore[attr-defined]
+                http.transport.abort()
             raise asyncio.CancelledError from None
 
     async def _serve(self, http: web.BaseRequest) -> web.StreamResponse:

@@ -11,11 +11,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from fleet.sim import wire
+from fleet.sim.cause import Cause, cause, invalid, required
 from fleet.sim.schema import Object
 from fleet.sim.wire import Reading
 
 Document = Mapping[str, Any]
-Cause = dict[str, str]
 
 _ENVELOPE: Final = ("apiVersion", "kind", "metadata")
 
@@ -114,15 +114,6 @@ def check(document: Document, obj: Object) -> list[Cause]:
     return [*_check(trimmed, body, ""), *_duplicates(document, body, "")]
 
 
-def cause(reason: str, field: str, message: str) -> Cause:
-    """Return one entry of details.causes."""
-    return {"reason": reason, "message": message, "field": field}
-
-
-def _invalid(path: str, value: Any, message: str) -> Cause:
-    return cause("FieldValueInvalid", path, f"Invalid value: {json.dumps(value, ensure_ascii=False)}: {message}")
-
-
 _TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
@@ -191,20 +182,20 @@ def _join(path: str, name: str) -> str:
 def _check_object(document: Document, value: Object, path: str) -> Iterator[Cause]:
     low, high = document.get("minProperties"), document.get("maxProperties")
     if low is not None and len(value) < low:
-        yield _invalid(path, len(value), f"{path} in body should have at least {low} properties")
+        yield invalid(path, len(value), f"{path} in body should have at least {low} properties")
     if high is not None and len(value) > high:
         yield cause("FieldValueTooMany", path, f"Too many: {len(value)}: must have at most {high} items")
     if document.get("x-kubernetes-embedded-resource"):
         for name in ("apiVersion", "kind"):
             if not value.get(name):
-                yield cause("FieldValueRequired", _join(path, name), "Required value")
+                yield required(_join(path, name))
     for name in sorted(value):
         below = _below(document, name)
         if below is not None:
             yield from _check(below, value[name], _join(path, name))
     for name in document.get("required") or ():
         if name not in value:
-            yield cause("FieldValueRequired", _join(path, name), "Required value")
+            yield required(_join(path, name))
 
 
 def _check_array(document: Document, value: list[Any], path: str) -> Iterator[Cause]:
@@ -212,7 +203,7 @@ def _check_array(document: Document, value: list[Any], path: str) -> Iterator[Ca
     for n, item in enumerate(value):
         yield from _check(document.get("items") or {}, item, f"{path}[{n}]")
     if low is not None and len(value) < low:
-        yield _invalid(path, len(value), f"{path} in body should have at least {low} items")
+        yield invalid(path, len(value), f"{path} in body should have at least {low} items")
     if high is not None and len(value) > high:
         yield cause("FieldValueTooMany", path, f"Too many: {len(value)}: must have at most {high} items")
 
@@ -223,10 +214,10 @@ def _check_string(document: Document, value: str, path: str) -> Iterator[Cause]:
         yield cause("FieldValueTooLong", path, f"Too long: may not be more than {high} bytes")
         return
     if low is not None and len(value) < low:
-        yield _invalid(path, value, f"{path} in body should be at least {low} chars long")
+        yield invalid(path, value, f"{path} in body should be at least {low} chars long")
         return
     if pattern and not re.search(pattern, value):
-        yield _invalid(path, value, f"{path} in body should match '{pattern}'")
+        yield invalid(path, value, f"{path} in body should match '{pattern}'")
     if document.get("format") == "date-time" and not _is_time(value):
         message = f'Invalid value: "{value}": {path} in body must be of type date-time: "{value}"'
         yield cause("FieldValueTypeInvalid", path, message)
@@ -246,14 +237,14 @@ def _check_number(document: Document, value: float, path: str) -> Iterator[Cause
         strict = bool(document.get("exclusiveMaximum"))
         if value > high or (strict and value == high):
             words = "less than" if strict else "less than or equal to"
-            yield _invalid(path, value, f"{path} in body should be {words} {high}")
+            yield invalid(path, value, f"{path} in body should be {words} {high}")
     if low is not None:
         strict = bool(document.get("exclusiveMinimum"))
         if value < low or (strict and value == low):
             words = "greater than" if strict else "greater than or equal to"
-            yield _invalid(path, value, f"{path} in body should be {words} {low}")
+            yield invalid(path, value, f"{path} in body should be {words} {low}")
     if step and value % step:
-        yield _invalid(path, value, f"{path} in body should be a multiple of {step}")
+        yield invalid(path, value, f"{path} in body should be a multiple of {step}")
 
 
 def _check_junctors(document: Document, value: Any, path: str) -> Iterator[Cause]:
@@ -261,13 +252,13 @@ def _check_junctors(document: Document, value: Any, path: str) -> Iterator[Cause
         yield from _check(inner, value, path)
     holds = [not list(_check(inner, value, path)) for inner in document.get("anyOf") or ()]
     if holds and not any(holds):
-        yield _invalid("<nil>", "", f'"{path}" must validate at least one schema (anyOf)')
+        yield invalid("<nil>", "", f'"{path}" must validate at least one schema (anyOf)')
     holds = [not list(_check(inner, value, path)) for inner in document.get("oneOf") or ()]
     if holds and sum(holds) != 1:
         found = "Found none valid" if not any(holds) else f"Found {sum(holds)} valid alternatives"
-        yield _invalid("<nil>", "", f'"{path}" must validate one and only one schema (oneOf). {found}')
+        yield invalid("<nil>", "", f'"{path}" must validate one and only one schema (oneOf). {found}')
     if "not" in document and not list(_check(document["not"], value, path)):
-        yield _invalid("<nil>", "", f'"{path}" must not validate the schema (not)')
+        yield invalid("<nil>", "", f'"{path}" must not validate the schema (not)')
 
 
 def _duplicates(document: Document, value: Any, path: str) -> Iterator[Cause]:

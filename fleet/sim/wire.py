@@ -5,6 +5,7 @@ the schema: a value of the wrong type is an error, an unknown field is dropped a
 rules of its field, quantities get their canonical form.
 """
 
+import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -163,4 +164,14 @@ def _read_scalar(wire: str, value: Any, path: str) -> Any:
             return quantity.canonical(value)
         except quantity.BadQuantity as error:
             raise Malformed(str(error)) from None
+    if wire == "y":
+        _check_base64(value)
     return int(value) if wire in ("n", "i") and isinstance(value, float) else value
+
+
+def _check_base64(text: str) -> None:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        bad = next((n for n, mark in enumerate(text) if not (mark.isalnum() or mark in "+/=")), len(text))
+        raise Malformed(f"illegal base64 data at input byte {bad}") from None

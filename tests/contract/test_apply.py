@@ -192,7 +192,7 @@ def test_finalizers_are_a_set(api: Api, maps: str) -> None:
     api.apply(f"{maps}/a", first)
     both = api.apply(f"{maps}/a", second, manager="two")
     assert both.body["metadata"]["finalizers"] == ["x.io/a", "x.io/b"]
-    shared = {"f:data": {"f:x": {}}}
+    shared: dict[str, Any] = {"f:data": {"f:x": {}}}
     assert fields_of(both.body, "two") == shared | {"f:metadata": {"f:finalizers": {'v:"x.io/b"': {}}}}
     left = api.apply(f"{maps}/a", neither)
     assert left.body["metadata"]["finalizers"] == ["x.io/b"]
@@ -283,8 +283,8 @@ def test_dry_run_apply(api: Api, maps: str, deployments: str) -> None:
 )
 def test_schema_errors(api: Api, deployments: str, spec: dict[str, Any], said: str) -> None:
     """What the schema does not know is 500 without a reason, whatever the field validation."""
-    for more in ({}, {"fieldValidation": "Strict"}):
-        reply = api.apply(f"{deployments}/d", deployment("d", **spec), **more)
+    for validation in ("Warn", "Strict"):
+        reply = api.apply(f"{deployments}/d", deployment("d", **spec), fieldValidation=validation)
         head = "failed to create typed patch object (/d; apps/v1, Kind=Deployment): "
         assert reply.error == (500, "", head + said)
         assert "details" not in reply.body
