@@ -26,6 +26,7 @@
     |   |-- Invalid                    422, typed 500, 400: the object is wrong, retrying does not help
     |   |-- Throttled                  429
     |   `-- ServerFailure              5xx
+    |-- RequestError                   an HTTP request that is not answered as asked; `status` says how
     |-- ApplyError                     one object that fleet itself will not write (not allowed, owned elsewhere, ...)
     |-- TargetError                    a target that cannot run now (dependency, identity, owner)
     `-- StoreError
@@ -289,6 +290,17 @@ class ServerFailure(KubeError):
     """5xx that is not about the object. A 504 on a write leaves the outcome unknown."""
 
     default_reason = "ServerFailure"
+
+
+class RequestError(FleetError):
+    """An HTTP request that fleet's server does not answer as asked. `status` is the HTTP status."""
+
+    default_reason = "BadRequest"
+    default_retry = OnChange()
+
+    def __init__(self, message: str, *, status: int = 400, reason: str = "") -> None:
+        super().__init__(message, reason=reason)
+        self.status = status
 
 
 class ApplyError(FleetError):

@@ -1,0 +1,251 @@
+"""`/api/v1`: the table of operations, and how one is served."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from fleet.hub.view import (
+    AppRow,
+    ClusterRow,
+    Hub,
+    PauseRow,
+    PlannedRow,
+    Rendering,
+    RepositoryRow,
+    Status,
+    TargetRow,
+    WhereRow,
+)
+from fleet.server import read, verb
+from fleet.server.answer import Exit
+from fleet.server.identity import Gate
+from fleet.server.intake import read_body, read_query
+from fleet.server.model import (
+    EventFilter,
+    Filter,
+    NewToken,
+    Page,
+    Paging,
+    PauseBody,
+    RepositoryFilter,
+    RestartBody,
+    Restarted,
+    ResumeBody,
+    Resumed,
+    RevisionChoice,
+    Revoked,
+    SyncBody,
+    TargetAnswer,
+    TokenBody,
+    Whoami,
+)
+from fleet.server.operation import PREFIX, Call, Operation
+from fleet.server.stream import Streams, wants_stream
+from fleet.store.event import Event
+from fleet.store.token import Role, Token
+
+ANSWER_S = 150.0
+"""Longer than a fetch and a render after it, which a sync waits for."""
+
+_TARGET = "/targets/{cluster}/{app}"
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        method="GET", path="/status", summary="Everything at a glance", carry_out=read.get_status, answers=Status
+    ),
+    Operation(
+        method="GET",
+        path="/clusters",
+        summary="Clusters",
+        carry_out=read.list_clusters,
+        takes=Filter,
+        answers=Page[ClusterRow],
+    ),
+    Operation(
+        method="GET",
+        path="/clusters/{name}",
+        summary="One cluster",
+        carry_out=read.get_cluster,
+        answers=ClusterRow,
+        refusals=(404,),
+    ),
+    Operation(method="GET", path="/apps", summary="Apps", carry_out=read.list_apps, takes=Filter, answers=Page[AppRow]),
+    Operation(
+        method="GET",
+        path="/repositories",
+        summary="Repositories",
+        carry_out=read.list_repositories,
+        takes=RepositoryFilter,
+        answers=Page[RepositoryRow],
+    ),
+    Operation(
+        method="GET",
+        path="/targets",
+        summary="Targets",
+        carry_out=read.list_targets,
+        takes=Filter,
+        answers=Page[TargetRow],
+    ),
+    Operation(
+        method="GET",
+        path=_TARGET,
+        summary="One target with its objects",
+        carry_out=read.get_target,
+        answers=TargetAnswer,
+        refusals=(404,),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_TARGET}/diff",
+        summary="Desired against live, per field",
+        carry_out=read.diff_target,
+        takes=Paging,
+        answers=Page[PlannedRow],
+        refusals=(404, 409, 502, 503, 504),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_TARGET}/render",
+        summary="What a target renders to",
+        carry_out=read.render_target,
+        takes=RevisionChoice,
+        answers=Rendering,
+        refusals=(404, 409, 422, 502, 503, 504),
+    ),
+    Operation(
+        method="GET",
+        path="/where/{commit}",
+        summary="Where a commit runs",
+        carry_out=read.find_commit,
+        takes=Paging,
+        answers=Page[WhereRow],
+        refusals=(404, 409, 502),
+    ),
+    Operation(
+        method="GET",
+        path="/events",
+        summary="What happened; with Accept: text/event-stream, what happens",
+        carry_out=read.list_events,
+        takes=EventFilter,
+        answers=Page[Event],
+        refusals=(503,),
+        streams=True,
+    ),
+    Operation(
+        method="GET",
+        path="/pauses",
+        summary="Pauses in force",
+        carry_out=read.list_pauses,
+        takes=Paging,
+        answers=Page[PauseRow],
+    ),
+    Operation(method="GET", path="/whoami", summary="Who asks", carry_out=read.get_whoami, answers=Whoami),
+    Operation(
+        method="POST",
+        path="/sync",
+        summary="Fetch and reconcile now",
+        carry_out=verb.sync,
+        takes=SyncBody,
+        answers=Page[TargetRow],
+        needs=Role.OPERATOR,
+        status=202,
+        refusals=(404, 502),
+    ),
+    Operation(
+        method="POST",
+        path="/pause",
+        summary="Pause",
+        carry_out=verb.pause,
+        takes=PauseBody,
+        answers=PauseRow,
+        needs=Role.OPERATOR,
+        refusals=(404, 503),
+    ),
+    Operation(
+        method="POST",
+        path="/resume",
+        summary="End a pause",
+        carry_out=verb.resume,
+        takes=ResumeBody,
+        answers=Resumed,
+        needs=Role.OPERATOR,
+        refusals=(409, 503),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_TARGET}/restart",
+        summary="Restart workloads",
+        carry_out=verb.restart,
+        takes=RestartBody,
+        answers=Restarted,
+        needs=Role.OPERATOR,
+        refusals=(404, 409, 502, 503, 504),
+    ),
+    Operation(
+        method="GET",
+        path="/tokens",
+        summary="Tokens",
+        carry_out=verb.list_tokens,
+        takes=Paging,
+        answers=Page[Token],
+        needs=Role.ADMIN,
+    ),
+    Operation(
+        method="POST",
+        path="/tokens",
+        summary="Make a token",
+        carry_out=verb.create_token,
+        takes=TokenBody,
+        answers=NewToken,
+        needs=Role.ADMIN,
+        status=201,
+        refusals=(409, 503),
+        secret=True,
+    ),
+    Operation(
+        method="DELETE",
+        path="/tokens/{name}",
+        summary="Revoke a token",
+        carry_out=verb.revoke_token,
+        answers=Revoked,
+        needs=Role.ADMIN,
+        refusals=(404, 503),
+    ),
+)
+
+
+class Api:
+    """Serves operations over one hub."""
+
+    def __init__(self, hub: Hub, gate: Gate, out: Exit, streams: Streams) -> None:
+        self._hub = hub
+        self._gate = gate
+        self._out = out
+        self._streams = streams
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Add a route per operation."""
+        for operation in OPERATIONS:
+            methods = ("GET", "HEAD") if operation.method == "GET" else (operation.method,)
+            for method in methods:
+                router.add_route(method, PREFIX + operation.path, self._handler(operation))
+
+    def _handler(self, operation: Operation) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            # admitted before anything of the request is read
+            actor = await self._gate.admit(request, operation.needs)
+            taken: Any = (
+                await read_body(request, operation.takes)
+                if operation.has_body
+                else read_query(request, operation.takes)
+            )
+            if operation.streams and wants_stream(request):
+                return await self._streams.serve(request, taken)
+            call = Call(hub=self._hub, actor=actor, path=request.match_info)
+            async with asyncio.timeout(ANSWER_S):
+                value = await operation.carry_out(call, taken)
+            return await self._out.json(value, status=operation.status, secret=operation.secret)
+
+        return handle

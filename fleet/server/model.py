@@ -1,0 +1,193 @@
+"""The API's own shapes: what comes in with a request, and answers that are not one of the hub's rows."""
+
+from datetime import datetime
+from typing import Annotated, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from fleet.hub.view import ObjectCounts, ObjectRow, TargetDetail, TargetRow
+from fleet.store.token import Role
+
+T = TypeVar("T")
+
+_NAMES = "; several with commas"
+Limit = Annotated[int, Meta(ge=0, le=10_000, description="Most items of this page; 0 = all.")]
+Continue = Annotated[str, Meta(description="`continue` of the page before.")]
+AppFilter = Annotated[str, Meta(description=f"Apps{_NAMES}.")]
+ClusterFilter = Annotated[str, Meta(description=f"Clusters{_NAMES}.")]
+Name = Annotated[str, Meta(pattern=r"\A([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?\Z")]
+TokenName = Annotated[str, Meta(pattern=r"\A[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z")]
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of the API's own shapes."""
+
+
+class Nothing(Model, frozen=True, kw_only=True):
+    """Takes no parameter."""
+
+
+class Paging(Model, frozen=True, kw_only=True):
+    """Parameters of every list."""
+
+    limit: Limit = 0
+    after: Continue = msgspec.field(name="continue", default="")
+
+
+class Filter(Paging, frozen=True, kw_only=True):
+    """Parameters of lists of targets, apps and clusters."""
+
+    app: AppFilter = ""
+    cluster: ClusterFilter = ""
+    environment: Annotated[str, Meta(description=f"Environments{_NAMES}.")] = ""
+    state: Annotated[str, Meta(description=f"States{_NAMES}.")] = ""
+    label: Annotated[
+        str, Meta(description="Label selector over the labels of clusters: `region=eu,tier in (a,b)`.")
+    ] = ""
+
+
+class RepositoryFilter(Paging, frozen=True, kw_only=True):
+    """Parameters of the list of repositories."""
+
+    app: AppFilter = ""
+    state: Annotated[str, Meta(description=f"States{_NAMES}.")] = ""
+
+
+class EventFilter(Model, frozen=True, kw_only=True):
+    """Parameters of events."""
+
+    since: Annotated[int, Meta(ge=-1, description="Events after this number; -1 = the newest.")] = -1
+    limit: Annotated[
+        int | None, Meta(description="Most events: 100 unless told; of a stream: how many old ones first.")
+    ] = None
+    cluster: Annotated[str, Meta(description="One cluster.")] = ""
+    app: Annotated[str, Meta(description="One app.")] = ""
+    kind: Annotated[
+        str, Meta(description="One kind: apply, drift, prune, adopt, health, git, inventory, cluster, audit.")
+    ] = ""
+    after: Continue = msgspec.field(name="continue", default="")
+
+
+class RevisionChoice(Model, frozen=True, kw_only=True):
+    """Parameters of a rendering."""
+
+    revision: Annotated[str, Meta(description="A commit, or a prefix of one; empty = the desired one.")] = ""
+
+
+class Page(Model, Generic[T], frozen=True, kw_only=True):
+    """A list, or a page of it."""
+
+    items: tuple[T, ...]
+    after: str = msgspec.field(name="continue", default="")
+    """Give it back as `?continue=` for the next page; empty on the last."""
+
+
+class TargetAnswer(Model, frozen=True, kw_only=True):
+    """A target with its objects: the fields of its row, where `objects` lists them one by one, and the row as it is."""
+
+    app: str
+    cluster: str
+    environment: str
+    state: str
+    reason: str
+    message: str
+    since: str
+    desired_revision: str
+    applied_revision: str
+    release: str
+    observed_at: str
+    labels: dict[str, str]
+    counts: ObjectCounts
+    objects: tuple[ObjectRow, ...]
+    target: TargetRow
+    last_state: str
+    variables: dict[str, str]
+    depends_on: tuple[str, ...]
+
+    @classmethod
+    def of(cls, detail: TargetDetail) -> "TargetAnswer":
+        """Spread a detail."""
+        fields = {**msgspec.structs.asdict(detail.target), **msgspec.structs.asdict(detail)}
+        return cls(counts=detail.target.objects, **fields)
+
+
+class Whoami(Model, frozen=True, kw_only=True):
+    """Who asks, as the hub sees it."""
+
+    name: str
+    role: Role
+    environments: tuple[str, ...]
+    """Where acting is allowed; empty = everywhere."""
+
+
+class SyncBody(Model, frozen=True, kw_only=True):
+    """What to fetch and reconcile now; empty = all."""
+
+    app: Name = ""
+    cluster: Name = ""
+    repository: Name = ""
+
+
+class PauseBody(Model, frozen=True, kw_only=True):
+    """A pause of everything that the given names match."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+    cluster: Name = ""
+    app: Name = ""
+    environment: Name = ""
+    until: Annotated[str, Meta(description="RFC 3339, or a length of time such as 2h; empty = until resumed.")] = ""
+
+
+class ResumeBody(Model, frozen=True, kw_only=True):
+    """The scope of the pause that is over."""
+
+    cluster: Name = ""
+    app: Name = ""
+    environment: Name = ""
+
+
+class RestartBody(Model, frozen=True, kw_only=True):
+    """Which workloads of a target; empty = all."""
+
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+
+
+class TokenBody(Model, frozen=True, kw_only=True):
+    """A token to make."""
+
+    name: TokenName
+    role: Role
+    environments: tuple[TokenName, ...] = ()
+    """Where it may act; empty = everywhere."""
+    expires: Annotated[str, Meta(description="RFC 3339, or a length of time such as 30d; empty = never.")] = ""
+
+
+class NewToken(Model, frozen=True, kw_only=True):
+    """A new token; `token` is its secret, which is shown nowhere else."""
+
+    name: str
+    role: Role
+    environments: tuple[str, ...]
+    expires_at: datetime | None
+    token: str
+
+
+class Resumed(Model, frozen=True, kw_only=True):
+    """How many pauses ended; 0 when none had this scope."""
+
+    resumed: int
+
+
+class Restarted(Model, frozen=True, kw_only=True):
+    """How many workloads restart."""
+
+    restarted: int
+
+
+class Revoked(Model, frozen=True, kw_only=True):
+    """The token that no longer works."""
+
+    revoked: str

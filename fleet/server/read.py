@@ -1,0 +1,188 @@
+"""Operations that look."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from fleet.errors import RequestError, TargetError
+from fleet.hub.view import (
+    AppRow,
+    ClusterRow,
+    PauseRow,
+    PlannedRow,
+    Rendering,
+    RepositoryRow,
+    Status,
+    TargetRow,
+    WhereRow,
+)
+from fleet.server.listing import CLUSTER_STATES, REPOSITORY_STATES, Scope, number, paginate, parse_names, parse_states
+from fleet.server.model import (
+    EventFilter,
+    Filter,
+    Nothing,
+    Page,
+    Paging,
+    RepositoryFilter,
+    RevisionChoice,
+    TargetAnswer,
+    Whoami,
+)
+from fleet.server.nearest import suggest
+from fleet.server.operation import Call
+from fleet.store.event import Event
+
+T = TypeVar("T")
+
+EVENTS = 100
+MOST_EVENTS = 1000
+
+
+def not_found(what: str, name: str, known: Iterable[str]) -> RequestError:
+    """Make the error for a name that nothing has."""
+    return RequestError(f"there is no {what} {name}{suggest(name, known)}", status=404, reason="NotFound")
+
+
+async def get_status(call: Call, _: Nothing) -> Status:
+    """Answer everything at a glance."""
+    return call.hub.status()
+
+
+async def list_clusters(call: Call, query: Filter) -> Page[ClusterRow]:
+    """Answer clusters; `app` keeps those it goes to, `state` is the cluster's own."""
+    scope = Scope.parse(query, CLUSTER_STATES)
+    reached = {row.cluster for row in call.hub.targets() if row.app in scope.apps} if scope.apps else set()
+    rows = [
+        row
+        for row in call.hub.clusters()
+        if (not scope.apps or row.name in reached)
+        and (not scope.clusters or row.name in scope.clusters)
+        and (not scope.environments or row.environment in scope.environments)
+        and (not scope.states or row.state in scope.states)
+        and scope.selector.matches(row.labels)
+    ]
+    return paginate(rows, lambda row: (row.name,), query)
+
+
+async def get_cluster(call: Call, _: Nothing) -> ClusterRow:
+    """Answer one cluster."""
+    rows = {row.name: row for row in call.hub.clusters()}
+    name = call.path["name"]
+    if name not in rows:
+        raise not_found("cluster", name, rows)
+    return rows[name]
+
+
+async def list_apps(call: Call, query: Filter) -> Page[AppRow]:
+    """Answer apps; beside `app`, a filter keeps apps with a target that it matches."""
+    scope = Scope.parse(query)
+    having = {row.app for row in call.hub.targets() if scope.matches(row)} if scope.is_of_targets else None
+    rows = [
+        row
+        for row in call.hub.apps()
+        if (not scope.apps or row.app in scope.apps) and (having is None or row.app in having)
+    ]
+    return paginate(rows, lambda row: (row.app,), query)
+
+
+async def list_repositories(call: Call, query: RepositoryFilter) -> Page[RepositoryRow]:
+    """Answer repositories; `app` keeps the one it comes from."""
+    apps, states = parse_names(query.app), parse_states(query.state, REPOSITORY_STATES)
+    sources = {row.repository for row in call.hub.apps() if row.app in apps}
+    rows = [
+        row
+        for row in call.hub.status().repositories
+        if (not apps or row.name in sources) and (not states or row.state in states)
+    ]
+    return paginate(rows, lambda row: (row.name,), query)
+
+
+async def list_targets(call: Call, query: Filter) -> Page[TargetRow]:
+    """Answer targets."""
+    scope = Scope.parse(query)
+    rows = [row for row in call.hub.targets() if scope.matches(row)]
+    return paginate(rows, lambda row: (row.cluster, row.app), query)
+
+
+def require_target(call: Call) -> TargetRow:
+    """Return the row of the target that the path names. Raises: RequestError with status 404."""
+    cluster, app = call.path["cluster"], call.path["app"]
+    detail = call.hub.target(cluster, app)
+    if detail is not None:
+        return detail.target
+    clusters = [row.name for row in call.hub.clusters()]
+    if cluster not in clusters:
+        raise not_found("cluster", cluster, clusters)
+    apps = [row.app for row in call.hub.apps()]
+    if app not in apps:
+        raise not_found("app", app, apps)
+    raise TargetError(f"app {app} does not go to cluster {cluster}", reason="NotFound")
+
+
+async def get_target(call: Call, _: Nothing) -> TargetAnswer:
+    """Answer a target with its objects."""
+    require_target(call)
+    detail = call.hub.target(call.path["cluster"], call.path["app"])
+    assert detail is not None
+    return TargetAnswer.of(detail)
+
+
+async def diff_target(call: Call, query: Paging) -> Page[PlannedRow]:
+    """Compare desired with live, per field; asks the cluster."""
+    require_target(call)
+    rows = await call.hub.diff(call.path["cluster"], call.path["app"])
+    return _in_order(rows, query)
+
+
+async def render_target(call: Call, query: RevisionChoice) -> Rendering:
+    """Render a target as it would be applied."""
+    require_target(call)
+    return await call.hub.render(call.path["cluster"], call.path["app"], query.revision.strip())
+
+
+async def find_commit(call: Call, query: Paging) -> Page[WhereRow]:
+    """Say on which targets a commit runs."""
+    commit = call.path["commit"]
+    if not 4 <= len(commit) <= 40 or not set(commit.lower()) <= set("0123456789abcdef"):
+        raise RequestError(f"{commit!r} is not a commit: give 4 to 40 hex digits", status=400, reason="CommitInvalid")
+    rows = await call.hub.where(commit.lower())
+    return paginate(rows, lambda row: (row.cluster, row.app), query)
+
+
+async def list_events(call: Call, query: EventFilter) -> Page[Event]:
+    """Answer events, oldest first: the newest, or those after `since`, page by page."""
+    since, limit = event_start(query), event_limit(query)
+    rows = await call.hub.events(since=since, limit=limit, cluster=query.cluster, app=query.app, kind=query.kind)
+    more = since >= 0 and len(rows) == limit
+    return Page(items=tuple(rows), after=str(rows[-1].seq) if more else "")
+
+
+def event_start(query: EventFilter) -> int:
+    """Return the number after which events are asked for; -1 for the newest."""
+    if query.after and not (query.after.isascii() and query.after.isdigit() and len(query.after) < 19):
+        raise RequestError("continue is not one that this list gave; start over without it", reason="ContinueInvalid")
+    return int(query.after) if query.after else query.since
+
+
+def event_limit(query: EventFilter) -> int:
+    """Return how many events to answer at most."""
+    if query.limit is None or query.limit == 0:
+        return EVENTS
+    if not 0 < query.limit <= MOST_EVENTS:
+        raise RequestError(f"limit: {query.limit} is not between 1 and {MOST_EVENTS}", reason="InvalidQueryParameter")
+    return query.limit
+
+
+async def list_pauses(call: Call, query: Paging) -> Page[PauseRow]:
+    """Answer the pauses in force."""
+    return _in_order(call.hub.status().pauses, query)
+
+
+async def get_whoami(call: Call, _: Nothing) -> Whoami:
+    """Answer who asks."""
+    actor = call.actor
+    return Whoami(name=actor.name, role=actor.role, environments=actor.environments)
+
+
+def _in_order(rows: Iterable[T], paging: Paging) -> Page[T]:
+    page = paginate(number(list(rows)), lambda numbered: (numbered[0],), paging)
+    return Page(items=tuple(row for _, row in page.items), after=page.after)

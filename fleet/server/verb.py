@@ -1,0 +1,132 @@
+"""Operations that change something. Each checks what it would touch against the token's environments first."""
+
+from collections.abc import Iterable, Sequence
+
+from fleet.errors import RequestError
+from fleet.hub.view import Actor, Hub, PauseRequest, PauseRow, SyncRequest, TargetRow
+from fleet.server.identity import check_environments
+from fleet.server.listing import paginate
+from fleet.server.model import (
+    NewToken,
+    Nothing,
+    Page,
+    Paging,
+    PauseBody,
+    RestartBody,
+    Restarted,
+    ResumeBody,
+    Resumed,
+    Revoked,
+    SyncBody,
+    TokenBody,
+)
+from fleet.server.moment import parse_end
+from fleet.server.operation import Call
+from fleet.server.read import not_found, require_target
+from fleet.store.token import Token
+
+
+async def sync(call: Call, body: SyncBody) -> Page[TargetRow]:
+    """Fetch and reconcile now; answers the targets meant, before they are done."""
+    _check_names(call.hub, app=body.app, cluster=body.cluster, repository=body.repository)
+    meant = _targets_of(call.hub, body)
+    check_environments(call.actor, (row.environment for row in meant), "this sync")
+    if not meant and (body.app or body.cluster or body.repository):
+        raise RequestError("no target matches all of these names; see fleet status", status=404, reason="NotFound")
+    request = SyncRequest(app=body.app, cluster=body.cluster, repository=body.repository)
+    return Page(items=tuple(await call.hub.sync(request, call.actor)))
+
+
+def _targets_of(hub: Hub, body: SyncBody) -> list[TargetRow]:
+    source = {row.app: row.repository for row in hub.apps()}
+    return [
+        row
+        for row in hub.targets()
+        if body.app in ("", row.app)
+        and body.cluster in ("", row.cluster)
+        and body.repository in ("", source.get(row.app))
+    ]
+
+
+async def pause(call: Call, body: PauseBody) -> PauseRow:
+    """Pause durably: nothing that the names match is written, while detection and health go on."""
+    _check_names(call.hub, app=body.app, cluster=body.cluster, environment=body.environment)
+    _check_scope(call, body.cluster, body.environment, "this pause")
+    request = PauseRequest(
+        reason=body.reason,
+        cluster=body.cluster,
+        app=body.app,
+        environment=body.environment,
+        until=parse_end("until", body.until, call.now),
+    )
+    return await call.hub.pause(request, call.actor)
+
+
+async def resume(call: Call, body: ResumeBody) -> Resumed:
+    """End the pause of exactly this scope. Names are not checked: what was paused may have left the inventory."""
+    _check_scope(call, body.cluster, body.environment, "this")
+    request = PauseRequest(reason="", cluster=body.cluster, app=body.app, environment=body.environment)
+    return Resumed(resumed=await call.hub.resume(request, call.actor))
+
+
+def _check_scope(call: Call, cluster: str, environment: str, act: str) -> None:
+    """Hold a pause within the token's environments, also for targets that are yet to come."""
+    if environment:
+        touched = [environment]
+    else:
+        touched = [row.environment for row in call.hub.clusters() if cluster and row.name == cluster] or [""]
+    check_environments(call.actor, touched, act)
+
+
+async def restart(call: Call, body: RestartBody) -> Restarted:
+    """Restart workloads of a target, as kubectl rollout restart does."""
+    row = require_target(call)
+    check_environments(call.actor, [row.environment], "this restart")
+    count = await call.hub.restart(
+        row.cluster, row.app, kind=body.kind, namespace=body.namespace, name=body.name, actor=call.actor
+    )
+    return Restarted(restarted=count)
+
+
+async def list_tokens(call: Call, query: Paging) -> Page[Token]:
+    """Answer tokens, without their secrets; revoked ones too."""
+    return paginate(await call.hub.tokens(), lambda token: (token.name,), query)
+
+
+async def create_token(call: Call, body: TokenBody) -> NewToken:
+    """Make a token; its secret is in this answer and nowhere else."""
+    _check_grant(call.actor, body.environments)
+    expires_at = parse_end("expires", body.expires, call.now)
+    secret = await call.hub.create_token(body.name, body.role, body.environments, expires_at, call.actor)
+    return NewToken(name=body.name, role=body.role, environments=body.environments, expires_at=expires_at, token=secret)
+
+
+async def revoke_token(call: Call, _: Nothing) -> Revoked:
+    """Revoke a token, from now on. Idempotent."""
+    name = call.path["name"]
+    tokens = {token.name: token for token in await call.hub.tokens()}
+    if name in tokens:
+        _check_grant(call.actor, tokens[name].environments)
+    if not await call.hub.revoke_token(name, call.actor):
+        raise not_found("token", name, tokens)
+    return Revoked(revoked=name)
+
+
+def _check_grant(actor: Actor, environments: Sequence[str]) -> None:
+    """Keep a token that is limited to environments from granting or taking more than it has."""
+    check_environments(actor, environments or [""], "this token")
+
+
+def _check_names(hub: Hub, *, app: str = "", cluster: str = "", repository: str = "", environment: str = "") -> None:
+    """Refuse names that nothing has. Raises: RequestError with status 404 naming the nearest."""
+    clusters = hub.clusters()
+    asked: list[tuple[str, str, Iterable[str]]] = [
+        ("app", app, (row.app for row in hub.apps())),
+        ("cluster", cluster, (row.name for row in clusters)),
+        ("environment", environment, (row.environment for row in clusters)),
+        ("repository", repository, (row.name for row in hub.status().repositories)),
+    ]
+    for what, name, known in asked:
+        names = set(known) if name else set()
+        if name and name not in names:
+            raise not_found(what, name, names)

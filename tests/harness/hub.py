@@ -1,0 +1,356 @@
+"""A hub of plain values: what the server needs of one, without clusters, Git or a store."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from fleet.errors import FleetError, SourceError, StoreError, TargetError
+from fleet.hub.view import (
+    Actor,
+    AppRow,
+    Check,
+    ClusterRow,
+    DriftRow,
+    FieldRow,
+    ObjectCounts,
+    ObjectRow,
+    PauseRequest,
+    PauseRow,
+    PlannedRow,
+    ProblemRow,
+    RenderedRow,
+    Rendering,
+    RepositoryRow,
+    Status,
+    SyncRequest,
+    TargetDetail,
+    TargetRow,
+    WhereRow,
+)
+from fleet.store.event import Event
+from fleet.store.token import Role, Token
+
+NOW = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
+SINCE = "2030-01-31T11:48:00Z"
+OLD = "1" * 40
+NEW = "2" * 40
+TOKENS = {
+    "flt_viewer-secret": Actor(name="vera", role=Role.VIEWER),
+    "flt_operator-secret": Actor(name="otto", role=Role.OPERATOR),
+    "flt_dev-operator-secret": Actor(name="dora", role=Role.OPERATOR, environments=("dev",)),
+    "flt_admin-secret": Actor(name="ada", role=Role.ADMIN),
+    "flt_dev-admin-secret": Actor(name="dan", role=Role.ADMIN, environments=("dev",)),
+}
+
+
+def target(app: str, cluster: str, environment: str, state: str = "Synced", message: str = "") -> TargetRow:
+    """Make a target's row; one that is not Synced has a reason named after its state."""
+    return TargetRow(
+        app=app,
+        cluster=cluster,
+        environment=environment,
+        state=state,
+        reason="AllCurrent" if state == "Synced" else f"Is{state}",
+        message=message,
+        since=SINCE,
+        desired_revision=NEW,
+        applied_revision=NEW if state == "Synced" else OLD,
+        release=f"{app}#42",
+        observed_at="2030-01-31T11:59:58Z",
+        objects=ObjectCounts(total=4, current=4 if state == "Synced" else 3),
+        labels={"region": cluster.split("-", maxsplit=1)[0]},
+    )
+
+
+def cluster(name: str, environment: str, state: str = "Ready") -> ClusterRow:
+    """Make a cluster's row."""
+    return ClusterRow(
+        name=name,
+        environment=environment,
+        state=state,
+        reason="Connected" if state == "Ready" else "Unreachable",
+        message="" if state == "Ready" else "no answer in 30 s; is the API server up?",
+        since=SINCE,
+        observed_at="2030-01-31T11:59:58Z",
+        server=f"https://{name}.example.com:6443",
+        version="v1.36.3",
+        uid=f"uid-{name}",
+        labels={"region": name.split("-", maxsplit=1)[0]},
+        targets=2,
+        synced=2,
+        objects=8,
+        watches=12,
+    )
+
+
+def app(name: str, repository: str = "config") -> AppRow:
+    """Make an app's row."""
+    return AppRow(
+        app=name, repository=repository, path=f"apps/{name}", release=f"{name}#42", revision=NEW, targets=2, states={}
+    )
+
+
+def repository(name: str = "config", state: str = "Ready", message: str = "") -> RepositoryRow:
+    """Make a repository's row."""
+    return RepositoryRow(
+        name=name,
+        url=f"https://git.example.com/{name}.git",
+        ref="branch main",
+        revision=NEW,
+        state=state,
+        reason="Fetched",
+        message=message,
+        fetched_at="2030-01-31T11:59:30Z",
+    )
+
+
+def event(seq: int, message: str = "applied", **fields: str) -> Event:
+    """Make an event of kind apply unless told."""
+    given = {"kind": "apply", "reason": "Applied", **fields}
+    return Event(seq=seq, at=NOW, message=message, **given)
+
+
+class FakeHub:
+    """A `fleet.hub.view.Hub` whose truth is its attributes; verbs are noted in `acts`."""
+
+    def __init__(self) -> None:
+        self.cluster_rows = [cluster("eu-1", "dev"), cluster("eu-2", "prod"), cluster("us-1", "prod", "Stale")]
+        self.target_rows = [
+            target("db", "eu-1", "dev"),
+            target("shop", "eu-1", "dev", "Progressing", "1 of 4 objects is not Current"),
+            target("shop", "eu-2", "prod", "Drifted", "Deployment default/web: replicas"),
+            target("shop", "us-1", "prod", "Stale", "not observed for 120 s"),
+        ]
+        self.app_rows = [app("db", "base"), app("shop")]
+        self.repository_rows = [repository("base"), repository()]
+        self.problem_rows: list[ProblemRow] = []
+        self.pause_rows: list[PauseRow] = []
+        self.stored_events = [event(1, cluster="eu-1", app="db"), event(2, cluster="eu-2", app="shop", kind="drift")]
+        self.check_rows = [Check(name="running", ok=True, message=""), Check(name="inventory", ok=True, message="")]
+        self.is_live = True
+        self.failure: Exception | None = None
+        """Raised by whatever asks a cluster or a repository."""
+        self.acts: list[tuple[str, object, str]] = []
+        """Verb, what it was given, the actor's name."""
+        self.token_rows = {actor.name: _token(actor) for actor in TOKENS.values()}
+        self.refused_tokens: dict[str, FleetError] = {}
+        self.followers: list[asyncio.Queue[Event]] = []
+
+    def happen(self, new: Event) -> None:
+        """Let an event happen."""
+        self.stored_events.append(new)
+        for follower in self.followers:
+            follower.put_nowait(new)
+
+    def status(self) -> Status:
+        """Everything at a glance."""
+        return Status(
+            version="1.2.3",
+            hub_id="hub-1",
+            started_at="2030-01-31T06:00:00Z",
+            now="2030-01-31T12:00:00Z",
+            clusters=dict(Counter(row.state for row in self.cluster_rows)),
+            targets=dict(Counter(row.state for row in self.target_rows)),
+            repositories=tuple(self.repository_rows),
+            problems=tuple(self.problem_rows),
+            pauses=tuple(self.pause_rows),
+        )
+
+    def clusters(self) -> Sequence[ClusterRow]:
+        """Every cluster."""
+        return self.cluster_rows
+
+    def apps(self) -> Sequence[AppRow]:
+        """Every app."""
+        return self.app_rows
+
+    def targets(self) -> Sequence[TargetRow]:
+        """Every target."""
+        return self.target_rows
+
+    def target(self, cluster: str, app: str) -> TargetDetail | None:
+        """One target with one drifted object."""
+        row = next((row for row in self.target_rows if (row.cluster, row.app) == (cluster, app)), None)
+        drift = DriftRow(path=".spec.replicas", manager="kubectl-edit", at=SINCE, change="changed")
+        deployment = ObjectRow(
+            group="apps",
+            version="v1",
+            kind="Deployment",
+            namespace="default",
+            name="web",
+            action="unchanged",
+            health="Current",
+            reason="",
+            message="",
+            drift=(drift,),
+        )
+        return TargetDetail(target=row, objects=(deployment,)) if row is not None else None
+
+    async def diff(self, cluster: str, app: str) -> Sequence[PlannedRow]:
+        """One object with one differing field."""
+        self._fail()
+        field = FieldRow(path=".spec.replicas", desired="2", live="5", manager="kubectl-edit")
+        return [
+            PlannedRow(
+                group="apps",
+                version="v1",
+                kind="Deployment",
+                namespace="default",
+                name="web",
+                action="configure",
+                reason="Drifted",
+                message="",
+                fields=(field,),
+            )
+        ]
+
+    async def render(self, cluster: str, app: str, revision: str = "") -> Rendering:
+        """One manifest."""
+        self._fail()
+        manifest = RenderedRow(manifest='{"kind":"ConfigMap"}', file="apps/shop/map.yaml")
+        return Rendering(
+            app=app,
+            cluster=cluster,
+            revision=revision or NEW,
+            manifests=(manifest,),
+            variables={"replicas": "2"},
+            origins={"replicas": "App apps.yaml"},
+        )
+
+    async def where(self, commit: str) -> Sequence[WhereRow]:
+        """Say where a commit runs; only those of the repository are known."""
+        self._fail()
+        if not NEW.startswith(commit):
+            raise SourceError(f"no repository has a commit {commit}", reason="RevisionMissing")
+        return [
+            WhereRow(
+                app=row.app,
+                cluster=row.cluster,
+                environment=row.environment,
+                runs="yes" if row.applied_revision == NEW else "no",
+                applied_revision=row.applied_revision,
+                state=row.state,
+                message="",
+            )
+            for row in self.target_rows
+        ]
+
+    async def sync(self, request: SyncRequest, actor: Actor) -> Sequence[TargetRow]:
+        """Note it; all targets of the app and cluster are meant."""
+        self._act("sync", request, actor)
+        return [r for r in self.target_rows if request.app in ("", r.app) and request.cluster in ("", r.cluster)]
+
+    async def pause(self, request: PauseRequest, actor: Actor) -> PauseRow:
+        """Note it."""
+        self._act("pause", request, actor)
+        row = PauseRow(
+            scope=f"app {request.app}" if request.app else "the whole fleet",
+            cluster=request.cluster,
+            app=request.app,
+            environment=request.environment,
+            reason=request.reason,
+            actor=actor.name,
+            since=SINCE,
+            until=request.until.isoformat() if request.until else "",
+            origin="command",
+        )
+        self.pause_rows.append(row)
+        return row
+
+    async def resume(self, request: PauseRequest, actor: Actor) -> int:
+        """Note it; ends every pause."""
+        self._act("resume", request, actor)
+        if request.app == "db":
+            raise TargetError("app db is paused by its document; remove spec.paused", reason="PausedByFile")
+        ended = len(self.pause_rows)
+        self.pause_rows.clear()
+        return ended
+
+    async def restart(self, cluster: str, app: str, *, kind: str, namespace: str, name: str, actor: Actor) -> int:
+        """Note it."""
+        self._fail()
+        self._act("restart", (cluster, app, kind, namespace, name), actor)
+        return 1
+
+    async def events(
+        self, *, since: int = -1, limit: int = 100, cluster: str = "", app: str = "", kind: str = ""
+    ) -> Sequence[Event]:
+        """Read events."""
+        found = [
+            e
+            for e in self.stored_events
+            if cluster in ("", e.cluster) and app in ("", e.app) and kind in ("", e.kind) and e.seq > since
+        ]
+        return found[:limit] if since >= 0 else found[-limit:]
+
+    async def follow(self, since: int) -> AsyncIterator[Event]:
+        """Yield events after a number as they happen."""
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        self.followers.append(queue)
+        try:
+            for old in [e for e in self.stored_events if e.seq > since]:
+                yield old
+            while True:
+                yield await queue.get()
+        finally:
+            self.followers.remove(queue)
+
+    async def create_token(
+        self, name: str, role: Role, environments: Sequence[str], expires_at: datetime | None, actor: Actor
+    ) -> str:
+        """Note it; a name can be had once."""
+        if name in self.token_rows:
+            raise StoreError(f"a token named {name} exists; choose another name", reason="TokenExists")
+        self._act("create_token", (name, role, tuple(environments), expires_at), actor)
+        made = Actor(name=name, role=role, environments=tuple(environments))
+        self.token_rows[name] = replace(_token(made), expires_at=expires_at)
+        return f"flt_new-secret-of-{name}"
+
+    async def tokens(self) -> Sequence[Token]:
+        """List tokens."""
+        return list(self.token_rows.values())
+
+    async def revoke_token(self, name: str, actor: Actor) -> bool:
+        """Note it; tell whether there was one."""
+        self._act("revoke_token", name, actor)
+        return self.token_rows.pop(name, None) is not None
+
+    async def authenticate(self, secret: str) -> Actor:
+        """Return whose token this is."""
+        if secret in self.refused_tokens:
+            raise self.refused_tokens[secret]
+        if secret not in TOKENS:
+            raise FleetError(
+                "this hub does not know the token; make one with fleet token create", reason="TokenUnknown"
+            )
+        return TOKENS[secret]
+
+    def checks(self) -> Sequence[Check]:
+        """Readiness."""
+        return self.check_rows
+
+    def live(self) -> bool:
+        """Liveness."""
+        return self.is_live
+
+    def _act(self, verb: str, given: object, actor: Actor) -> None:
+        self.acts.append((verb, given, actor.name))
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+def _token(actor: Actor) -> Token:
+    return Token(
+        name=actor.name,
+        role=actor.role,
+        environments=actor.environments,
+        created_at=NOW,
+        created_by="hub",
+        expires_at=None,
+        used_at=None,
+        revoked_at=None,
+    )
