@@ -1,7 +1,7 @@
 """A listener on loopback that libgit2 fetches through: credentials, TLS and the real network stay on this side.
 
 It lives for one fetch, answers only under a token that nobody else is told, and forwards two requests: the list of
-refs and the pack. libgit2 sees plain HTTP.
+refs and the pack. libgit2 sees plain HTTP. It must run in another process: it blocks, and the loop here serves it.
 """
 
 import hmac

@@ -7,10 +7,13 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from fleet.child import InlineWorkers, ProcessWorkers
+from fleet.git.http import HttpRemote
 from fleet.git.order import FETCH, FetchOrder, decode
+from fleet.net.reach import DirectReach
 from fleet.sim.tls import Tls
 from tests.harness.githttp import GitServer, serve_git
 from tests.harness.gitrepo import GitRepository
@@ -383,3 +386,25 @@ async def test_a_cancelled_poll_lets_go(
         server.hang = ""
         await site.mirror.sync()
         assert (site.revision(), site.error()) == (first, "")
+
+
+async def test_the_relay_forwards_a_fetch_and_nothing_else(repository: GitRepository, server: GitServer) -> None:
+    """Without the token, for another path or to push, it says 404 and asks the remote nothing."""
+    repository.commit()
+    remote = HttpRemote(f"{server.url}/repo", auth=None, reach=DirectReach())
+    async with remote.relay() as url, aiohttp.ClientSession() as session:
+        origin, token = url.rsplit("/", 1)
+        for method, path in (
+            ("GET", "/wrong/info/refs"),
+            ("GET", "/info/refs"),
+            ("GET", f"/{token}/HEAD"),
+            ("GET", f"/{token}/../repo/HEAD"),
+            ("POST", f"/{token}/git-receive-pack"),
+            ("POST", f"/{token}/info/refs"),
+        ):
+            async with session.request(method, origin + path) as answer:
+                assert answer.status == 404
+        assert server.seen == []
+        async with session.get(f"{url}/info/refs?service=git-receive-pack") as answer:
+            assert b"# service=git-upload-pack" in await answer.read()
+    await remote.close()

@@ -479,12 +479,13 @@ async def test_a_commit_that_is_not_whole_is_never_in_force(tmp_path: Path, repo
     async with open_site(tmp_path / "store", [make_document("config", repository.path)], InlineWorkers()) as site:
         await site.mirror.sync()
         blob = repository.blob(b"no directory")
-        for entries in ({"a": ("100644", "1" * 40)}, {"d": ("040000", blob)}):
-            try:
-                broken = repository.put_tree(entries)
-            except RuntimeError:
-                continue  # this version of git does not write such a tree
+        for tree in (b"100644 a\0" + bytes.fromhex("1" * 40), b"40000 d\0" + bytes.fromhex(blob)):
+            written = repository.git("hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=tree)
+            broken = repository.git("commit-tree", "-p", good, "-m", "broken", written)
             repository.git("update-ref", "refs/heads/main", broken)
             await site.mirror.sync()
             assert site.revision() == good
-            assert site.error()
+            assert site.error().startswith("FetchFailed: ")
+        repository.git("update-ref", "refs/heads/main", good)
+        await site.mirror.sync()
+        assert (site.revision(), site.error()) == (good, "")
