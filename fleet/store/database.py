@@ -7,7 +7,6 @@ cancelled between two statements must not leave half of them to the next writer.
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 
 import aiosqlite
 
-from fleet.aio import finish, spawn
+from fleet.aio import finish
 from fleet.errors import ExpectationFailed, StoreError
 
 Row = tuple[Any, ...]
@@ -59,20 +58,28 @@ class Database(Protocol):
 def _translate() -> Iterator[None]:
     try:
         yield
-    except sqlite3.DatabaseError as error:
-        raise StoreError(
-            f"the database refused: {error}; check disk space and permissions of the data directory"
-        ) from error
+    except (sqlite3.Error, ValueError, OverflowError, TypeError) as error:
+        raise _describe(error) from error
+
+
+def _describe(error: Exception) -> StoreError:
+    """Return what a failed batch or query means; values that SQLite cannot hold are not its own errors."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError):
+        return StoreError(f"the database refused: {error}; check disk space and permissions of the data directory")
+    return StoreError(f"the database refused: {error}")
 
 
 def run_batch(connection: sqlite3.Connection, batch: Sequence[Statement]) -> list[list[Row]]:
-    """Run one batch inside a savepoint of the open transaction. Raises: ExpectationFailed, sqlite3.Error."""
+    """Run one batch inside a savepoint of the open transaction; whatever it raises has undone it."""
     connection.execute("SAVEPOINT batch")
     try:
         rows = [_run(connection, statement) for statement in batch]
     except BaseException:
-        connection.execute("ROLLBACK TO batch")
-        connection.execute("RELEASE batch")
+        if connection.in_transaction:  # a full disk has ended it already
+            connection.execute("ROLLBACK TO batch")
+            connection.execute("RELEASE batch")
         raise
     connection.execute("RELEASE batch")
     return rows
@@ -92,14 +99,19 @@ def _run(connection: sqlite3.Connection, statement: Statement) -> list[Row]:
 def run_batches(
     connection: sqlite3.Connection, batches: Sequence[Sequence[Statement]]
 ) -> list[list[list[Row]] | Exception]:
-    """Run several batches in one transaction: one outcome per batch, in order."""
+    """Run several batches in one transaction: one outcome per batch, in order.
+
+    Raises: sqlite3.Error when the transaction as a whole failed; then nothing of any batch happened.
+    """
     connection.execute("BEGIN IMMEDIATE")
     outcomes: list[list[list[Row]] | Exception] = []
     try:
         for batch in batches:
             try:
                 outcomes.append(run_batch(connection, batch))
-            except (ExpectationFailed, sqlite3.IntegrityError) as error:
+            except Exception as error:
+                if not connection.in_transaction:
+                    raise
                 outcomes.append(error)
         connection.execute("COMMIT")
     except BaseException:
@@ -112,114 +124,120 @@ def run_batches(
 class SqliteDatabase:
     """SQLite in WAL mode with synchronous=FULL: one writer, one reader, each on a thread of its own."""
 
-    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection, group: asyncio.TaskGroup) -> None:
+    def __init__(self, writer: aiosqlite.Connection, reader: aiosqlite.Connection) -> None:
         self._writer = writer
         self._reader = reader
         self._waiting: list[tuple[Sequence[Statement], asyncio.Future[list[list[Row]]]]] = []
-        self._wake = asyncio.Event()
-        self._task = spawn(group, "database/writer", self._run())
+        self._turn = asyncio.Lock()
 
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, path: Path) -> AsyncIterator["SqliteDatabase"]:
-        """Open or create the file with mode 0600; always closed, else aiosqlite's threads would hold the process."""
-        path.touch(mode=0o600, exist_ok=True)
-        path.chmod(0o600)
-        old = os.umask(0o077)
-        try:
-            writer = await _connect(path)
-            reader = await _connect(path)
-        finally:
-            os.umask(old)
-        try:
-            async with asyncio.TaskGroup() as group:
-                database = cls(writer, reader, group)
-                try:
-                    yield database
-                finally:
-                    await database._drain()
-        finally:
-            await finish(_close(writer, reader))
+        """Open or create the file with mode 0600; always closed, else aiosqlite's threads would hold the process.
+
+        Raises: StoreError.
+        """
+        _prepare(path)
+        async with _connect(path) as writer, _connect(path) as reader:
+            database = cls(writer, reader)
+            try:
+                yield database
+            finally:
+                await finish(database._settle(), WRITE_DEADLINE_S)
 
     async def write(self, batch: Sequence[Statement]) -> list[list[Row]]:
         """Run a batch as one transaction, grouped with others. See `Database.write`."""
-        return await finish(self._submit(batch), WRITE_DEADLINE_S)
+        try:
+            return await finish(self._submit(batch), WRITE_DEADLINE_S)
+        except TimeoutError as error:
+            raise StoreError(
+                f"the database did not answer in time ({WRITE_DEADLINE_S:g} s); check the disk of the data directory"
+            ) from error
 
     async def _submit(self, batch: Sequence[Statement]) -> list[list[Row]]:
+        """Queue a batch; whoever's turn it is writes everything that waits."""
         done: asyncio.Future[list[list[Row]]] = asyncio.get_running_loop().create_future()
         self._waiting.append((batch, done))
-        self._wake.set()
+        async with self._turn:
+            if not done.done():
+                await self._flush()
         return await done
 
     async def read(self, sql: str, args: Sequence[object] = ()) -> list[Row]:
-        """Run one query on the reader."""
+        """Run one query on the reader. Raises: StoreError."""
         with _translate():
             return [tuple(row) for row in await self._reader.execute_fetchall(sql, tuple(args))]
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await finish(self._flush(), WRITE_DEADLINE_S)
-
     async def _flush(self) -> None:
         taken, self._waiting = self._waiting, []
-        if not taken:
-            return
+        batches = [batch for batch, _ in taken]
+        outcomes: Sequence[list[list[Row]] | Exception]
         try:
-            with _translate():
-                outcomes = await self._writer._execute(run_batches, self._writer._conn, [batch for batch, _ in taken])  # type: ignore[no-untyped-call]  # noqa: SLF001 - one hop
-        except StoreError as error:
+            outcomes = await self._writer._execute(run_batches, self._writer._conn, batches)  # type: ignore[no-untyped-call]  # noqa: SLF001 - one hop
+        except Exception as error:  # noqa: BLE001 - every waiting writer learns of it
             outcomes = [error] * len(taken)
         for (_, done), outcome in zip(taken, outcomes, strict=True):
             if done.done():
                 continue
-            if isinstance(outcome, StoreError):
-                done.set_exception(outcome)
-            elif isinstance(outcome, Exception):
-                done.set_exception(StoreError(f"the database refused: {outcome}"))
+            if isinstance(outcome, Exception):
+                done.set_exception(_describe(outcome))
             else:
                 done.set_result(outcome)
 
-    async def _drain(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        await self._flush()
+    async def _settle(self) -> None:
+        """Return when every batch handed in so far is written: turns are in order."""
+        async with self._turn:
+            pass
 
 
-async def _connect(path: Path) -> aiosqlite.Connection:
+def _prepare(path: Path) -> None:
+    """Make the file private before SQLite opens it: what SQLite puts beside it gets the same mode."""
+    try:
+        path.touch(mode=0o600, exist_ok=True)
+        path.chmod(0o600)
+    except OSError as error:
+        raise StoreError(f"the database {path} cannot be used: {error.strerror}; check the data directory") from error
+
+
+@contextlib.asynccontextmanager
+async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
     with _translate():
         connection = await aiosqlite.connect(path, isolation_level=None)
-        for pragma in _PRAGMAS:
-            await connection.execute(pragma)
-        return connection
-
-
-async def _close(*connections: aiosqlite.Connection) -> None:
-    for connection in connections:
-        await connection.close()
+    try:
+        with _translate():
+            for pragma in _PRAGMAS:
+                await connection.execute(pragma)
+        yield connection
+    finally:
+        await finish(connection.close(), WRITE_DEADLINE_S)
 
 
 class InlineDatabase:
     """The same on the caller's thread, for simulated runs: no threads, no grouping."""
 
-    def __init__(self, path: Path | str = ":memory:") -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        for pragma in _PRAGMAS:
-            self._connection.execute(pragma)
+    def __init__(self, path: Path | None = None) -> None:
+        """Open a file, or memory for none. Raises: StoreError."""
+        if path is not None:
+            _prepare(path)
+        self._connection = sqlite3.connect(path or ":memory:", isolation_level=None)
+        try:
+            with _translate():
+                for pragma in _PRAGMAS:
+                    self._connection.execute(pragma)
+        except StoreError:
+            self.close()
+            raise
 
     async def write(self, batch: Sequence[Statement]) -> list[list[Row]]:
-        """Run a batch as one transaction."""
+        """Run a batch as one transaction. See `Database.write`."""
         with _translate():
             outcome = run_batches(self._connection, [batch])[0]
-        if isinstance(outcome, StoreError):
-            raise outcome
         if isinstance(outcome, Exception):
-            raise StoreError(f"the database refused: {outcome}") from outcome
+            raise _describe(outcome) from outcome
         return outcome
 
     async def read(self, sql: str, args: Sequence[object] = ()) -> list[Row]:
-        """Run one query."""
+        """Run one query. Raises: StoreError."""
         with _translate():
             return self._connection.execute(sql, tuple(args)).fetchall()
 
