@@ -180,6 +180,9 @@ def _read_answer(response: http.client.HTTPResponse, connection: Connection) -> 
 def _refusal(status: int, problem: Any, connection: Connection) -> Refused:
     fields = problem if isinstance(problem, dict) else {}
     text = str(fields.get("detail") or fields.get("title") or f"the hub answered {status}")
+    problems = [str(problem) for problem in fields.get("problems") or ()]
+    if len(problems) > 1:
+        text = "\n".join([f"{len(problems)} problems", *(f"  {problem}" for problem in problems)])
     if status in (401, 403):
         text += f" (token: {connection.token_from})" if connection.token else f". {_WITHOUT_ONE}"
     return Refused(text, status=status, reason=str(fields.get("reason", "")))

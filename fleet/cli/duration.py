@@ -35,6 +35,15 @@ def format_duration(seconds: float) -> str:
     return "".join(parts[:2]) or "0s"
 
 
+def write_length(seconds: float | None) -> str:
+    """Return a length of time as the API reads it, whole seconds; it counts by the hub's clock. Empty for None.
+
+    >>> write_length(7200.0), write_length(None)
+    ('7200s', '')
+    """
+    return "" if seconds is None else f"{int(seconds)}s"
+
+
 def parse_at(text: str) -> datetime:
     """Return the moment of an RFC 3339 timestamp; one without an offset is UTC.
 

@@ -5,6 +5,8 @@ from typing import IO, Any
 
 import click
 
+from fleet.cli.table import clean
+
 
 class Exit(IntEnum):
     """What the exit code of every command means to a script."""
@@ -29,4 +31,4 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message to stderr, without click's usage text."""
-        click.echo(f"fleet: {self.format_message()}", file=file, err=file is None)
+        click.echo(f"fleet: {clean(self.format_message())}", file=file, err=file is None)

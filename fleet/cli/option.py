@@ -39,6 +39,8 @@ _SERVER = f"Address of the hub. Default: {DEFAULT_SERVER}. [env: FLEET_SERVER]"
 _FILE = "File with the token to show; FLEET_TOKEN may hold the token itself. [env: FLEET_TOKEN_FILE]"
 _CA = "PEM file of the authorities to trust instead of the system's. [env: FLEET_CA]"
 _DATA = "Data directory of a hub on this machine, whose admin token is used unless another is given. [env: FLEET_DATA]"
+CONNECTION_HELP = frozenset({_SERVER, _FILE, _CA, _DATA})
+"""Help of the options that every client command has."""
 
 
 def output(*formats: str) -> Callable[[Command], Command]:

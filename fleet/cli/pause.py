@@ -1,13 +1,12 @@
 """`fleet pause`: no more writes to an app, a cluster or an environment."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
 from fleet.cli.client import Client
-from fleet.cli.duration import parse_at
+from fleet.cli.duration import parse_at, write_length
 from fleet.cli.exit import Failure
 from fleet.cli.option import Duration, connected
 from fleet.cli.table import clean
@@ -55,17 +54,14 @@ def command(
     check_scope(names, everything)
     if until is not None and duration is not None:
         raise Failure("give --until or --for, not both")
-    end = _read_until(until) if until else None
-    if duration is not None:
-        client.get("status")  # the pause ends by the hub's clock, not by ours
-        end = client.now() + timedelta(seconds=duration)
-    row = client.post("pause", body={**names, "reason": reason, "until": end.isoformat() if end else ""})
+    end = _check_until(until) if until else write_length(duration)
+    row = client.post("pause", body={**names, "reason": reason, "until": end})
     ends = f" until {row['until']}" if row["until"] else ""
     click.echo(clean(f"paused {row['scope']}{ends}"))
 
 
-def _read_until(text: str) -> datetime:
+def _check_until(text: str) -> str:
     try:
-        return parse_at(text)
+        return parse_at(text).isoformat()
     except ValueError as error:
         raise Failure(f"--until {text!r} is not a time; write for example 2026-01-02T15:04:05Z") from error

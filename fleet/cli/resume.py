@@ -18,7 +18,7 @@ def command(client: Client, *, app: str, cluster: str, environment: str, everyth
     """
     names = {"app": app, "cluster": cluster, "environment": environment}
     check_scope(names, everything)
-    ended = client.post("resume", body=names)["ended"]
+    ended = client.post("resume", body=names)["resumed"]
     if not ended:
         raise Failure("there is no such pause; fleet status shows the pauses in force", Exit.DIFFERS)
     click.echo("resumed")

@@ -115,12 +115,23 @@ def format_yaml(value: Any) -> str:
             return True
 
     def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in text else None if isinstance(resolve_plain(text), str) else "'"
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=_choose_style(text, resolve_plain))
 
     Dumper.add_representer(str, represent)
     dumped: str = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1 << 20)
     return dumped
+
+
+def _choose_style(text: str, resolve_plain: Callable[[str], Any]) -> str | None:
+    if _FOLDED.search(text):
+        return '"'
+    if "\n" in text:
+        return "|"
+    return None if isinstance(resolve_plain(text), str) else "'"
+
+
+_FOLDED = re.compile(r"[\r\x85\u2028\u2029]")
+"""Line breaks to YAML: outside double quotes they would be read as other ones."""
 
 
 def _print_rich(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> None:

@@ -1,10 +1,9 @@
 """`fleet token`: who may ask the hub for what."""
 
-from datetime import timedelta
-
 import click
 
 from fleet.cli.client import Client
+from fleet.cli.duration import write_length
 from fleet.cli.option import Duration, connected, output
 from fleet.cli.table import Column, Row, field, print_rows
 
@@ -28,11 +27,7 @@ def command() -> None:
 @connected
 def create(client: Client, *, name: str, role: str, environment: tuple[str, ...], expires: float | None) -> None:
     """Make a token and print it; it is shown this once only."""
-    end = ""
-    if expires is not None:
-        client.get("whoami")  # the token ends by the hub's clock, not by ours
-        end = (client.now() + timedelta(seconds=expires)).isoformat()
-    body = {"name": name, "role": role, "environments": list(environment), "expires": end}
+    body = {"name": name, "role": role, "environments": list(environment), "expires": write_length(expires)}
     click.echo(client.post("tokens", body=body)["token"])
     click.echo(
         "Keep it: it is not shown again. Use it as FLEET_TOKEN, or in a file named by FLEET_TOKEN_FILE.", err=True

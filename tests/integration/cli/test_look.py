@@ -86,6 +86,13 @@ def test_a_render_error_is_the_answer(hub: FakeHub) -> None:
     assert (result.exit_code, result.stderr) == (2, "fleet: apps/shop/a.yaml:3:1: no kind\n")
 
 
+def test_every_problem_of_a_render_is_listed(hub: FakeHub) -> None:
+    """One line per fault, in file order."""
+    problem = {"status": 422, "detail": "a:1: x (and 1 more)", "problems": ["a:1: x", "b:2: y"]}
+    hub.on("GET targets/dev-1/shop/render", Answer(problem, 422, "application/problem+json"))
+    assert hub.run("render", "dev-1/shop").stderr.splitlines() == ["fleet: 2 problems", "  a:1: x", "  b:2: y"]
+
+
 def test_diff_shows_fields_and_managers(hub: FakeHub) -> None:
     """What Git has, what the cluster has, who put it there; exit 1."""
     hub.on_items("GET targets", target(), target("dev-2"))
