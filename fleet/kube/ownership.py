@@ -232,7 +232,12 @@ def owned_digest(managed: Sequence[ManagedEntry], ignored: Sequence[str] = ()) -
     `ignored` are JSON pointers left out of it.
     """
     own = own_fields(managed)
-    return hashlib.sha256(own.without(ignored).serialise()).digest()[:DIGEST_BYTES] if own is not None else b""
+    return digest_fields(own.without(ignored)) if own is not None else b""
+
+
+def digest_fields(fields: FieldSet) -> bytes:
+    """Return the 16 bytes that stand for a set of fields."""
+    return hashlib.sha256(fields.serialise()).digest()[:DIGEST_BYTES]
 
 
 class Lost(NamedTuple):
@@ -279,10 +284,12 @@ def managers_of(managed: Sequence[ManagedEntry]) -> dict[str, str]:
     return held
 
 
-def foreign_additions(managed: Sequence[ManagedEntry], drift_managers: Sequence[str]) -> FieldSet:
+def foreign_additions(
+    managed: Sequence[ManagedEntry], drift_managers: Sequence[str], ignored: Sequence[str] = ()
+) -> FieldSet:
     """Return the fields that drift managers added beside ours and that a repair would remove.
 
-    `drift_managers` are globs. Not among them: what existed before our first apply, what belongs to subresources or to
+    `drift_managers` are globs, `ignored` JSON pointers. Not among the fields: what existed before our first apply, what belongs to subresources or to
     another API version, finalizers, owner references, status, a restart's mark, and opt-out annotations.
     """
     own = own_entry(managed)
@@ -292,7 +299,7 @@ def foreign_additions(managed: Sequence[ManagedEntry], drift_managers: Sequence[
     added = FieldSet({})
     for entry in managed:
         if _is_foldable(entry, own, drift_managers):
-            added = added.union(_foldable(FieldSet.parse(entry.fields)))
+            added = added.union(foldable(FieldSet.parse(entry.fields), ignored))
     return added.difference(ours)
 
 
@@ -316,11 +323,12 @@ def is_drift_manager(manager: str, drift_managers: Sequence[str]) -> bool:
     return any(fnmatchcase(manager, glob) for glob in drift_managers)
 
 
-def _foldable(fields: FieldSet) -> FieldSet:
+def foldable(fields: FieldSet, ignored: Sequence[str] = ()) -> FieldSet:
     """Leave out what is never folded, and the containers that hold it: taking those would take their content."""
-    exempt = [path for path in fields.members() if _is_exempt(path)]
+    open_to_us = set(fields.without(ignored).members()) if ignored else None
+    exempt = {p for p in fields.members() if _is_exempt(p) or (open_to_us is not None and p not in open_to_us)}
     containers = {path[:length] for path in exempt for length in range(1, len(path))}
-    return FieldSet.of([p for p in fields.members() if p not in containers and not _is_exempt(p)])
+    return FieldSet.of([p for p in fields.members() if p not in containers and p not in exempt])
 
 
 def _is_exempt(path: Path) -> bool:
@@ -370,14 +378,16 @@ def plan_preexisting(managed: Sequence[ManagedEntry], drift_managers: Sequence[s
     return _patch([*kept, *merged.values()], rv)
 
 
-def plan_fold(managed: Sequence[ManagedEntry], drift_managers: Sequence[str], rv: int) -> JsonPatch | None:
+def plan_fold(
+    managed: Sequence[ManagedEntry], drift_managers: Sequence[str], rv: int, ignored: Sequence[str] = ()
+) -> JsonPatch | None:
     """Plan to take over what drift managers added, so that the next apply removes it.
 
     Their entries are folded into ours, except what `foreign_additions` never names, which stays theirs. `rv` makes a
     race a 409. None when they added nothing.
     """
     own = own_entry(managed)
-    if own is None or not rv or foreign_additions(managed, drift_managers).is_empty:
+    if own is None or not rv or foreign_additions(managed, drift_managers, ignored).is_empty:
         return None
     ours = FieldSet.parse(own.fields)
     rest: list[ManagedEntry] = []
@@ -388,7 +398,7 @@ def plan_fold(managed: Sequence[ManagedEntry], drift_managers: Sequence[str], rv
             rest.append(entry)
             continue
         fields = FieldSet.parse(entry.fields)
-        folded = _foldable(fields)
+        folded = foldable(fields, ignored)
         ours = ours.union(folded)
         left = fields.difference(folded)
         if not left.is_empty:
