@@ -111,7 +111,7 @@ class KindWatches:
                 case Seen(observed):
                     self._live.see(observed, self._hub_id, self._clock.now())
                 case Left(observed):
-                    self._live.drop(observed.key)
+                    self._live.drop(observed.key, observed.rv)
                 case Restarted():
                     self._live.restart(kind)
                 case Synced():

@@ -129,6 +129,7 @@ class Link:
             unsealer=commons.unsealer,
             owners=self._owners,
             wants=self._wants,
+            wanted_by=self._wanted_by,
             ledgers={},
             digest_key=commons.digest_key,
         )
@@ -361,6 +362,14 @@ class Link:
             self._keys[holder] = known
         return key in known[1]
 
+    def _wanted_by(self, key: ObjectKey, holder: TargetId) -> TargetId | None:
+        """Name another target of this cluster that has an object in its release."""
+        for other, supply in self._commons.feed.supplies.items():
+            rendered = other.cluster == self.cluster and supply.desired is not None
+            if rendered and other != holder and self._wants(key, other):
+                return other
+        return None
+
     def _wanted_kinds(self) -> Iterable[GroupKind]:
         kinds = {key.group_kind for rows in self._around.ledgers.values() for key in rows}
         for target, supply in self._commons.feed.supplies.items():
@@ -443,7 +452,7 @@ class Link:
             return True
         if after.deleting or after.uid != entry.uid or after.flags != before.flags or after.part_of != before.part_of:
             return True
-        if after.owned != entry.owned and after.rv > entry.rv:
+        if after.owned not in (entry.owned, before.owned) and after.rv > entry.rv:
             return True
         finished = key.kind == "Job" and not entry.state and after.verdict != before.verdict
         added = matching(after.foreign, self.drift_managers(target))

@@ -57,7 +57,7 @@ def judge(progress: Progress, supply: Supply | None, paused: Why | None) -> Cond
             contacted=True,
             failed=_failed(progress, supply) or summary.failed,
             paused=paused,
-            drifted=_drifted(progress),
+            drifted=summary.drifted,
             waiting=progress.gate or _undelivered(supply) or summary.waiting or _report_only(progress),
             degraded=summary.degraded,
             progressing=_retrying(progress)
@@ -88,15 +88,6 @@ def _retrying(progress: Progress) -> Why | None:
     if isinstance(progress.error, KubeError):
         return Why(reason=progress.error.reason, message=f"{progress.error}; it is tried again")
     return None
-
-
-def _drifted(progress: Progress) -> Why | None:
-    """Drift that stays: contested, or not to be repaired. What is about to be repaired is Progressing."""
-    report = progress.report
-    if report is None:
-        return None
-    stays = report.contested or not report.order.policy.repair or not report.order.policy.write
-    return progress.summary.drifted if stays else None
 
 
 def _report_only(progress: Progress) -> Why | None:

@@ -34,11 +34,11 @@ class Scope:
 
 
 def scope_of(keys: Iterable[ObjectKey]) -> Scope:
-    """Collect the kinds and namespaces of objects."""
+    """Collect the kinds and namespaces of objects; the parent's own namespace goes without saying."""
     listed = list(keys)
     return Scope(
         kinds=frozenset(str(key.group_kind) for key in listed),
-        namespaces=frozenset(key.namespace for key in listed if key.namespace),
+        namespaces=frozenset(key.namespace for key in listed) - {"", SYSTEM_NAMESPACE},
     )
 
 
@@ -73,7 +73,7 @@ def parent_manifest(target: TargetId, scope: Scope, hub_id: str) -> Manifest:
             "annotations": {
                 APPLYSET_TOOLING: f"fleet/{fleet.__version__}",
                 APPLYSET_KINDS: ",".join(sorted(scope.kinds)),
-                APPLYSET_NAMESPACES: ",".join(sorted(scope.namespaces - {SYSTEM_NAMESPACE})),
+                APPLYSET_NAMESPACES: ",".join(sorted(scope.namespaces)),
                 HUB: hub_id,
             },
         },

@@ -4,7 +4,7 @@ One object's failure is a value in its `Result`; only a lost lease, a broken dat
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -16,15 +16,25 @@ import structlog
 from fleet.aio import spawn
 from fleet.annotation import HUB, PART_OF
 from fleet.clock import Clock
-from fleet.errors import Cause, Conflict, FleetError, Forbidden, Invalid, KubeError, NotFound
+from fleet.errors import (
+    Cause,
+    Conflict,
+    FleetError,
+    Forbidden,
+    Invalid,
+    KubeError,
+    NotFound,
+    Unauthorized,
+    Unreachable,
+)
 from fleet.kube.gate import Priority
 from fleet.kube.ownership import foreign_additions, owned_digest, plan_fold, plan_preexisting
 from fleet.kube.wire import Observed
 from fleet.object import Adopt, GroupKind, Gvk, Manifest, ObjectKey, TargetId, encode_canonical
 from fleet.reconcile.ignore import ignored_pointers, yield_fields
-from fleet.reconcile.live import Live, summarise
+from fleet.reconcile.live import Live, scaler, summarise
 from fleet.reconcile.order import prune_rank, rank
-from fleet.reconcile.plan import Action, Change
+from fleet.reconcile.plan import Action, Change, additions
 from fleet.reconcile.port import ClusterApi, Kinds, Policy, Unsealer
 from fleet.store.ledger import Entry
 
@@ -81,32 +91,52 @@ class Site:
 async def carry_writes(site: Site, changes: Sequence[Change], done: Callable[[Result], None]) -> None:
     """Create and configure, by rank; a definition's kind is waited for before its objects' rank.
 
-    Calls `done` once per change, as each ends. Cancelled: requests in flight are abandoned; their effect is unknown.
+    Calls `done` once per change, rank by rank. Raises: Unreachable, Unauthorized when all of a rank failed so: then it is
+    the cluster that fails, and later ranks are not tried.
+    Cancelled: requests in flight are abandoned; their effect is unknown.
     """
     ordered = sorted(changes, key=_write_rank)
     for _, members in groupby(ordered, key=_write_rank):
         batch = list(members)
         hashes = await _schema_hashes(site, batch)
-        redefined: set[ObjectKey] = set()
-
-        def note(result: Result, redefined: set[ObjectKey] = redefined) -> None:
-            if result.redefines:
-                redefined.add(result.key)
-            done(result)
-
-        async with asyncio.TaskGroup() as group:
-            for change in batch:
-                spawn(group, f"apply/{change.key}", _report(site, change, _write_one, note))
+        results = await _carry_rank(site, "apply", batch, _write_one, done)
+        redefined = {result.key for result in results if result.redefines}
         await _await_schemas(site, {gvk: before for (key, gvk), before in hashes.items() if key in redefined})
 
 
 async def carry_prunes(site: Site, changes: Sequence[Change], done: Callable[[Result], None]) -> None:
-    """Delete or let go, in reverse order of ranks."""
+    """Delete or let go, in reverse order of ranks. Raises: as `carry_writes`."""
     ordered = sorted(changes, key=_prune_rank)
     for _, members in groupby(ordered, key=_prune_rank):
+        await _carry_rank(site, "prune", list(members), _prune_one, done)
+
+
+async def _carry_rank(
+    site: Site,
+    name: str,
+    changes: Sequence[Change],
+    act: Callable[[Site, Change], Coroutine[Any, Any, Result]],
+    done: Callable[[Result], None],
+) -> list[Result]:
+    results: list[Result] = []
+    cut_off: list[FleetError] = []
+    try:
         async with asyncio.TaskGroup() as group:
-            for change in list(members):
-                spawn(group, f"prune/{change.key}", _report(site, change, _prune_one, done))
+            for change in changes:
+                spawn(group, f"{name}/{change.key}", _carry_one(site, change, act, results.append))
+        cut_off = [r.error for r in results if r.error is not None and is_cluster_failure(r.error)]
+        if cut_off and len(cut_off) == len(results):
+            raise cut_off[0]
+    finally:
+        for result in results:
+            if len(cut_off) < len(results):
+                done(result)
+    return results
+
+
+def is_cluster_failure(error: FleetError) -> bool:
+    """Tell a failure that no object is to blame for; a single request may time out by a slow webhook of its own."""
+    return isinstance(error, Unauthorized) or (isinstance(error, Unreachable) and error.reason != "Timeout")
 
 
 def _write_rank(change: Change) -> Any:
@@ -118,9 +148,14 @@ def _prune_rank(change: Change) -> Any:
     return prune_rank(change.key)
 
 
-async def _report(site: Site, change: Change, act: Any, done: Callable[[Result], None]) -> None:
+async def _carry_one(
+    site: Site,
+    change: Change,
+    act: Callable[[Site, Change], Coroutine[Any, Any, Result]],
+    done: Callable[[Result], None],
+) -> None:
     try:
-        result: Result = await act(site, change)
+        result = await act(site, change)
     except FleetError as error:
         result = Result(change=change, error=error, waits_for=_arrival(site, change, error))
     except Exception as error:
@@ -150,15 +185,11 @@ async def _write_one(site: Site, change: Change) -> Result:
     assert change.manifest is not None
     manifest = await site.unsealer.open(change.manifest, site.target.cluster)
     priority = Priority.DRIFT if change.is_drift else site.priority
-    if change.reason == "Added" or (
-        change.action is Action.CONFIGURE and change.live is not None and change.live.foreign
-    ):
-        await _fold(site, change.key, priority)
+    if change.action is Action.CONFIGURE and _has_additions(site, change):
+        await _fold(site, change, priority)
     sent = await _as_sent(site, change, manifest, priority)
-    applied_over: tuple[Cause, ...] = ()
     try:
         applied = await _apply(site, sent, priority)
-        applied_over = applied.overridden
     except Invalid as error:
         if error.reason != "ImmutableField" or not _may_recreate(change, manifest):
             raise
@@ -166,31 +197,43 @@ async def _write_one(site: Site, change: Change) -> Result:
         applied = await site.api.apply(_stamp(site, manifest), priority=priority)
     observed = applied.observed
     if not applied.created:
-        observed = await _mark_preexisting(site, change, observed, priority)
-    left = _left_over(site, change, observed)
+        observed = await _mark_preexisting(site, change, sent, observed, priority)
     now = site.clock.now()
-    site.live.put(change.key, summarise(observed, site.hub_id, now))
+    site.live.put(change.key, summarise(observed, site.hub_id, now), written=True)
     return Result(
         change=change,
-        entry=_entry(change.manifest, observed, now),
+        entry=_entry(site, change.manifest, observed, now),
         created=applied.created,
-        overridden=applied_over,
-        unrepaired=left,
+        overridden=applied.overridden,
+        unrepaired=_left_over(site, change, observed),
         redefines=change.key.group_kind == CRD
         and (change.live is None or change.live.generation != observed.generation),
     )
 
 
-def _entry(manifest: Manifest, observed: Observed, now: datetime) -> Entry:
+def _entry(site: Site, manifest: Manifest, observed: Observed, now: datetime) -> Entry:
+    yielded = _yielded(site, manifest.key, scaler(observed.managed))
     return Entry(
         key=manifest.key,
         version=manifest.version,
         desired=manifest.digest,
-        owned=owned_digest(observed.managed),
+        owned=owned_digest(observed.managed, yielded),
         uid=observed.uid,
         rv=observed.rv,
         applied_at=now,
     )
+
+
+def _yielded(site: Site, key: ObjectKey, scaled_by: str) -> tuple[str, ...]:
+    return ignored_pointers(site.policy.ignore, key, scaled_by, site.policy.drift_managers)
+
+
+def _has_additions(site: Site, change: Change) -> bool:
+    """Tell whether drift managers added something that this write is to remove."""
+    if change.live is None or not site.policy.repair:
+        return False
+    yielded = _yielded(site, change.key, change.live.scaled_by)
+    return bool(additions(site.policy, change.manifest, change.live, yielded))
 
 
 async def _apply(site: Site, sent: Manifest, priority: Priority) -> Any:
@@ -216,46 +259,56 @@ def _stamp(site: Site, manifest: Manifest) -> Manifest:
 
 
 async def _as_sent(site: Site, change: Change, manifest: Manifest, priority: Priority) -> Manifest:
+    """Stamp a manifest and leave to others what is theirs, if the object exists.
+
+    One that is new to the cache may exist, too: adopted, or "deleted" by losing our label. What it may be scaled by is
+    only known from itself.
+    """
     stamped = _stamp(site, manifest)
-    scaled_by = change.live.scaled_by if change.live else ""
-    pointers = ignored_pointers(site.policy.ignore, change.key, scaled_by, site.policy.drift_managers)
-    if not pointers or change.action is Action.CREATE:
+    if change.action is Action.CREATE and change.reason != "Deleted":
+        return stamped
+    desired = msgspec.json.decode(stamped.body)
+    known = change.live
+    may_scale = known is None and "replicas" in (desired.get("spec") or {})
+    if not may_scale and not _yielded(site, change.key, known.scaled_by if known else ""):
         return stamped
     live = await site.api.get(change.key, priority=priority)
     if live is None or live.body is None:
         return stamped
-    desired = msgspec.json.decode(stamped.body)
-    return replace(
-        stamped,
-        body=encode_canonical(yield_fields(desired, msgspec.json.decode(live.body), live.managed, pointers)),
-    )
+    pointers = _yielded(site, change.key, scaler(live.managed))
+    sent = yield_fields(desired, msgspec.json.decode(live.body), live.managed, pointers)
+    return replace(stamped, body=encode_canonical(sent))
 
 
-async def _fold(site: Site, key: ObjectKey, priority: Priority) -> None:
+async def _fold(site: Site, change: Change, priority: Priority) -> None:
     """Take over what drift managers added, so that the apply that follows removes it."""
+    managers = site.policy.drift_managers
+
+    def plan(seen: Observed) -> Sequence[Mapping[str, object]] | None:
+        return plan_fold(seen.managed, managers, seen.rv, _yielded(site, change.key, scaler(seen.managed)))
+
     try:
-        await site.api.patch_planned(
-            key, lambda seen: plan_fold(seen.managed, site.policy.drift_managers, seen.rv), priority=priority
-        )
+        await site.api.patch_planned(change.key, plan, priority=priority)
     except NotFound as error:
         if error.what != "object":
             raise
 
 
-async def _mark_preexisting(site: Site, change: Change, observed: Observed, priority: Priority) -> Observed:
+async def _mark_preexisting(
+    site: Site, change: Change, sent: Manifest, observed: Observed, priority: Priority
+) -> Observed:
     """At our first apply, what people had set before becomes `fleet-preexisting`: never drift, never removed."""
-    assert change.manifest is not None
     first = change.action is Action.ADOPT or change.entry is None
     reset = any(entry.manager == "before-first-apply" for entry in observed.managed)
     if not first and not reset:
         return observed
     managers = site.policy.drift_managers
-    exact = (change.manifest.flags.adopt or site.policy.adopt) is Adopt.EXACT
+    exact = (sent.flags.adopt or site.policy.adopt) is Adopt.EXACT
     if first and exact:
         await site.api.patch_planned(
             change.key, lambda seen: plan_fold(seen.managed, ("*",), seen.rv), priority=priority, observed=observed
         )
-        return (await site.api.apply(_stamp(site, change.manifest), priority=priority)).observed
+        return (await site.api.apply(sent, priority=priority)).observed
     return await site.api.patch_planned(
         change.key, lambda seen: plan_preexisting(seen.managed, managers, seen.rv), priority=priority, observed=observed
     )
@@ -264,11 +317,13 @@ async def _mark_preexisting(site: Site, change: Change, observed: Observed, prio
 def _left_over(site: Site, change: Change, observed: Observed) -> tuple[str, ...]:
     if change.reason != "Added":
         return ()
-    return tuple(foreign_additions(observed.managed, site.policy.drift_managers).paths())
+    yielded = _yielded(site, change.key, scaler(observed.managed))
+    return tuple(foreign_additions(observed.managed, site.policy.drift_managers, yielded).paths())
 
 
 def _may_recreate(change: Change, manifest: Manifest) -> bool:
-    return manifest.flags.force or change.key.group_kind in RECREATED
+    """Allow deleting an object to make room for its new form: by force, or a Job or Pod of our own."""
+    return manifest.flags.force or (change.entry is not None and change.key.group_kind in RECREATED)
 
 
 async def _delete_and_wait(site: Site, change: Change, priority: Priority) -> None:
@@ -296,9 +351,12 @@ async def _prune_one(site: Site, change: Change) -> Result:
         return Result(change=change, gone=True)
     if change.orphan:
         await _let_go(site, change.key)
-        return Result(change=change, gone=True)
-    deleted = await site.api.delete(change.key, live.uid, priority=site.priority)
-    return Result(change=change, gone=deleted.gone)
+        gone = True
+    else:
+        gone = (await site.api.delete(change.key, live.uid, priority=site.priority)).gone
+    if gone:
+        site.live.forget(change.key, live.uid)
+    return Result(change=change, gone=gone)
 
 
 async def _let_go(site: Site, key: ObjectKey) -> None:
@@ -351,6 +409,8 @@ async def _await_schemas(site: Site, hashes: Mapping[Gvk, str]) -> None:
     site.live.schema_changed_at = loop.time()
     deadline = loop.time() + SCHEMA_WAIT_S
     for gvk, before in hashes.items():
-        while await _schema_hash(site, gvk.group, gvk.version) == before and loop.time() < deadline:
+        while True:
+            if await _schema_hash(site, gvk.group, gvk.version) != before or loop.time() > deadline:
+                break
             await asyncio.sleep(POLL_S)
     await site.kinds.refresh()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
-from fleet.kube.ownership import FieldSet
+from fleet.kube.ownership import FieldSet, digest_fields
 from fleet.object import ObjectKey
 from fleet.reconcile.live import LiveObject
 from fleet.store.ledger import Entry
@@ -26,25 +26,30 @@ def matching(names: Iterable[str], globs: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if any(fnmatchcase(name, glob) for glob in globs))
 
 
-def is_taken(entry: Entry, live: LiveObject) -> bool:
-    """Tell whether somebody took a value that we own: our managedFields entry is no longer the one we left."""
-    return live.rv > entry.rv and live.owned != entry.owned
+REPLICAS = "/spec/replicas"
+_REPLICAS = FieldSet.of([("f:spec", "f:replicas")])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
-    """A path that we own no more, and who holds it now."""
+def is_taken(entry: Entry, live: LiveObject, yielded: Sequence[str] = ()) -> bool:
+    """Tell whether somebody took a value that we own: our managedFields entry is no longer the one we left.
 
-    path: str
-    manager: str
-    at: str
+    `yielded` are JSON pointers that are not ours to defend: `entry.owned` was recorded without them, or with replicas
+    when an autoscaler has come since.
+    """
+    if live.rv <= entry.rv or live.owned == entry.owned:
+        return False
+    fields = live.own_fields()
+    if not yielded or fields is None:
+        return True
+    left = fields.without(yielded)
+    candidates = [left, left.union(_REPLICAS)] if REPLICAS in yielded else [left]
+    return entry.owned not in {digest_fields(each) for each in candidates}
 
 
-def taken_paths(before: FieldSet | None, after: FieldSet | None) -> FieldSet | None:
-    """Return the paths that `before` held and `after` does not; None when that cannot be known."""
-    if before is None:
-        return None
-    return before if after is None else before.difference(after)
+def added_by(live: LiveObject, drift_managers: Sequence[str], yielded: Sequence[str] = ()) -> tuple[str, ...]:
+    """Name the drift managers that added fields beside ours, apart from the yielded ones."""
+    found = matching(live.foreign, drift_managers)
+    return tuple(name for name in found if live.adds(name, yielded)) if yielded else found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,8 @@ class Contest:
     rounds: int = 0
     manager: str = ""
     repaired_at: datetime | None = None
+    counted: bool = False
+    """The taking since our last repair is among the rounds."""
     pause: timedelta = timedelta(0)
     until: datetime | None = None
 
@@ -68,25 +75,32 @@ class Contest:
 
 def note_repair(contest: Contest, now: datetime) -> Contest:
     """Remember that we repaired."""
-    return replace(contest, repaired_at=now)
+    return replace(contest, repaired_at=now, counted=False)
 
 
 def note_drift(contest: Contest, manager: str, now: datetime) -> Contest:
-    """Count a taking; `manager` is empty for a deletion. Five within 30 s of our repairs make it contested.
+    """Count a taking, once per repair; `manager` is empty for a deletion.
 
-    From then on each further round doubles the pause before the next repair, from 10 s to 10 min; 30 quiet minutes
-    forget it all.
+    Five within 30 s of our repairs make it contested. From then on each further round doubles the pause before the next
+    repair, from 10 s to 10 min; 30 quiet minutes forget it all.
     """
     last = contest.repaired_at
     if last is None or now - last > QUIET:
         return Contest(manager=manager)
+    if contest.counted:
+        return contest
     if not contest.active and (now - last > FIGHT_WINDOW or manager != contest.manager):
-        return Contest(manager=manager, rounds=1, repaired_at=last)
+        return Contest(manager=manager, rounds=1, repaired_at=last, counted=True)
     rounds = contest.rounds + 1
     if rounds < FIGHT_ROUNDS:
-        return replace(contest, rounds=rounds)
+        return replace(contest, rounds=rounds, counted=True)
     pause = min(contest.pause * 2, MOST_PAUSE) if contest.pause else FIRST_PAUSE
-    return replace(contest, rounds=rounds, pause=pause, until=now + pause)
+    return replace(contest, rounds=rounds, counted=True, pause=pause, until=now + pause)
+
+
+def is_fresh(contest: Contest, now: datetime) -> bool:
+    """Tell whether a contested object's last repair is too recent to know that it holds."""
+    return contest.active and contest.repaired_at is not None and now - contest.repaired_at < FIGHT_WINDOW
 
 
 def blocked_until(contests: Mapping[ObjectKey, Contest], key: ObjectKey, now: datetime) -> datetime | None:

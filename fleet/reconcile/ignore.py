@@ -10,10 +10,8 @@ from typing import Any
 from fleet.kube.ownership import FieldSet, own_entry, parse_pointer
 from fleet.kube.wire import ManagedEntry
 from fleet.object import ObjectKey
-from fleet.reconcile.drift import matching
+from fleet.reconcile.drift import REPLICAS, matching
 from fleet.reconcile.port import IgnoreRule
-
-REPLICAS = "/spec/replicas"
 
 
 def ignored_pointers(

@@ -14,13 +14,16 @@ from datetime import datetime
 
 import msgspec
 
-from fleet.annotation import HUB, PART_OF, parse_flags
-from fleet.kube.ownership import FieldSet, foreign_additions, lost, own_fields, owned_digest
+from fleet.annotation import HUB, PART_OF, RECONCILE, SSA, parse_flags
+from fleet.kube.ownership import FieldSet, foldable, foreign_additions, lost, own_fields, owned_digest
 from fleet.kube.wire import ManagedEntry, Observed
 from fleet.object import DEFAULT_FLAGS, Flags, GroupKind, ObjectKey
-from fleet.reconcile.health import Health, Verdict, assess
+from fleet.reconcile.health import Health, Verdict, assess, is_ended
 
-_OURS, _DELETING = 1, 2
+SETTLE_S = 10.0
+"""A list may have been taken just before a write whose answer came first: so long the answer counts more."""
+_OURS, _DELETING, _ENDED = 1, 2, 4
+_REPLICAS = ("f:spec", "f:replicas")
 
 
 class LiveObject(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -36,8 +39,12 @@ class LiveObject(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     bits: int
     foreign: tuple[str, ...] = ()
     """Managers outside any controller's subresource that added fields of their own."""
+    foreign_fields: tuple[bytes, ...] = ()
+    """For each of them, zlib of its fieldsV1."""
     scaled_by: str = ""
-    """Manager that wrote the `scale` subresource."""
+    """Manager that holds the replicas by the `scale` subresource."""
+    opted_out_by: str = ""
+    """Who set the annotation that stops reconciling, and when."""
     flags: Flags = DEFAULT_FLAGS
     verdict: Verdict | None = None
     """Health as of `rv`; None for kinds whose status does not matter."""
@@ -58,9 +65,22 @@ class LiveObject(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """Has a deletionTimestamp."""
         return bool(self.bits & _DELETING)
 
+    @property
+    def ended(self) -> bool:
+        """A Job that is Complete or Failed by its own word."""
+        return bool(self.bits & _ENDED)
+
     def own_fields(self) -> FieldSet | None:
         """Unpack the fields we owned at `rv`."""
         return FieldSet.parse(zlib.decompress(self.fields)) if self.fields else None
+
+    def adds(self, manager: str, ignored: Sequence[str]) -> bool:
+        """Tell whether a foreign manager added something beside us, apart from the ignored JSON pointers."""
+        own = self.own_fields()
+        if own is None or manager not in self.foreign:
+            return False
+        theirs = FieldSet.parse(zlib.decompress(self.foreign_fields[self.foreign.index(manager)]))
+        return not foldable(theirs, ignored).difference(own).is_empty
 
 
 def pack_uid(uid: str) -> bytes:
@@ -85,17 +105,22 @@ def unpack_uid(packed: bytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def foreign_managers(managed: Sequence[ManagedEntry]) -> tuple[str, ...]:
-    """Name the managers that hold fields we do not, outside subresources: candidates for additive drift."""
-    found = [
-        entry.manager
-        for entry in managed
-        if entry.operation == "Update"
-        and not entry.subresource
-        and entry.manager != "fleet-preexisting"
-        and not foreign_additions(managed, (entry.manager,)).is_empty
-    ]
-    return tuple(sys.intern(name) for name in sorted(set(found)))
+def foreign_managers(managed: Sequence[ManagedEntry]) -> dict[str, FieldSet]:
+    """Find the managers that hold fields we do not, outside subresources: candidates for additive drift."""
+    found: dict[str, FieldSet] = {}
+    for entry in managed:
+        if entry.operation != "Update" or entry.subresource or entry.manager == "fleet-preexisting":
+            continue
+        if not foreign_additions(managed, (entry.manager,)).is_empty:
+            held = found.get(entry.manager, FieldSet({}))
+            found[sys.intern(entry.manager)] = held.union(FieldSet.parse(entry.fields))
+    return found
+
+
+def scaler(managed: Sequence[ManagedEntry]) -> str:
+    """Name the manager that holds the replicas by the `scale` subresource; empty for none."""
+    holding = (e.manager for e in managed if e.subresource == "scale" and _REPLICAS in FieldSet.parse(e.fields))
+    return sys.intern(next(holding, ""))
 
 
 def summarise(observed: Observed, hub_id: str, now: datetime) -> LiveObject:
@@ -103,19 +128,32 @@ def summarise(observed: Observed, hub_id: str, now: datetime) -> LiveObject:
     own = own_fields(observed.managed)
     ours = own is not None and not observed.controller and observed.labels.get(HUB) == hub_id
     flags = parse_flags(observed.annotations)
+    foreign = foreign_managers(observed.managed)
+    body = msgspec.json.decode(observed.body) if observed.body else None
+    ended = body is not None and observed.key.kind == "Job" and is_ended(body)
     return LiveObject(
         uid_bytes=pack_uid(observed.uid),
         rv=observed.rv,
         owned=owned_digest(observed.managed) if own is not None else b"",
         fields=zlib.compress(own.serialise(), 1) if own is not None else b"",
         part_of=sys.intern(observed.labels.get(PART_OF, "")),
-        bits=(_OURS if ours else 0) | (_DELETING if observed.deleting else 0),
-        foreign=foreign_managers(observed.managed),
-        scaled_by=next((sys.intern(e.manager) for e in observed.managed if e.subresource == "scale"), ""),
+        bits=(_OURS if ours else 0) | (_DELETING if observed.deleting else 0) | (_ENDED if ended else 0),
+        foreign=tuple(sorted(foreign)),
+        foreign_fields=tuple(zlib.compress(foreign[name].serialise(), 1) for name in sorted(foreign)),
+        scaled_by=scaler(observed.managed),
+        opted_out_by="" if flags.reconcile else _who_opted_out(observed.managed),
         flags=DEFAULT_FLAGS if flags == DEFAULT_FLAGS else flags,
-        verdict=assess(msgspec.json.decode(observed.body), now) if observed.body else _metadata_verdict(observed),
+        verdict=assess(body, now) if body is not None else _metadata_verdict(observed),
         generation=observed.generation,
     )
+
+
+def _who_opted_out(managed: Sequence[ManagedEntry]) -> str:
+    for name in (*RECONCILE, *SSA):
+        for entry in managed:
+            if ("f:metadata", "f:annotations", f"f:{name}") in FieldSet.parse(entry.fields):
+                return f"{entry.manager} at {entry.time}" if entry.time else entry.manager
+    return ""
 
 
 def _metadata_verdict(observed: Observed) -> Verdict | None:
@@ -157,6 +195,8 @@ class Live:
         self._fresh: dict[GroupKind, set[ObjectKey]] = {}
         self._waiters: dict[ObjectKey, list[asyncio.Future[None]]] = {}
         self._drift: dict[ObjectKey, Drift] = {}
+        self._ended: dict[ObjectKey, str] = {}
+        self._written: dict[ObjectKey, float] = {}
         self._on_change = on_change
         self.schema_changed_at = -math.inf
         """Loop time of our last change to a definition: schema errors soon after are the old schema speaking."""
@@ -184,16 +224,21 @@ class Live:
         """End a fresh list: drop what it did not show."""
         fresh = self._fresh.pop(kind, None)
         self._synced.add(kind)
+        now = asyncio.get_running_loop().time()
+        self._written = {key: at for key, at in self._written.items() if now - at < SETTLE_S}
         if fresh is not None:
             for key in [k for k in self._objects if k.group_kind == kind and k not in fresh]:
-                self.drop(key)
+                if key not in self._written:
+                    self.drop(key)
 
     def forget_kind(self, kind: GroupKind) -> None:
         """Stop knowing a kind: its watch was closed. Nothing is reported as gone."""
         self._synced.discard(kind)
         self._fresh.pop(kind, None)
-        for key in [k for k in self._objects if k.group_kind == kind]:
-            del self._objects[key]
+        for key in {k for k in (*self._objects, *self._drift, *self._ended) if k.group_kind == kind}:
+            self._objects.pop(key, None)
+            self._drift.pop(key, None)
+            self._ended.pop(key, None)
 
     def unsync(self, kind: GroupKind) -> None:
         """Note that the watch of a kind is broken: absence proves nothing until it is synced again."""
@@ -206,6 +251,16 @@ class Live:
         if before is not None and live.rv > before.rv:
             self._note_drift(observed, before, live)
         self.put(observed.key, live)
+        if observed.body and live.verdict is not None and live.verdict.recheck_at is not None:
+            delay_s = (live.verdict.recheck_at - now).total_seconds()
+            loop = asyncio.get_running_loop()
+            loop.call_later(delay_s, self._assess_again, observed.key, live, observed.body, live.verdict.recheck_at)
+
+    def _assess_again(self, key: ObjectKey, live: LiveObject, body: bytes, now: datetime) -> None:
+        """Judge an object once more when time alone may have changed its health."""
+        known = self._objects.get(key)
+        if known is not None and known.rv == live.rv and known.verdict == live.verdict:
+            self.revise(key, assess(msgspec.json.decode(body), now))
 
     def _note_drift(self, observed: Observed, before: LiveObject, live: LiveObject) -> None:
         paths: list[DriftPath] = []
@@ -227,28 +282,54 @@ class Live:
         """Return what is known of an object's drift since it was last as we left it."""
         return self._drift.get(key)
 
-    def forget_drift(self, key: ObjectKey) -> None:
-        """Note that the object is as we want it again."""
-        self._drift.pop(key, None)
+    def forget_drift(self, key: ObjectKey, rv: int) -> None:
+        """Note that the object was as we want it at `rv`; what a watch has shown since then is kept."""
+        live = self._objects.get(key)
+        if live is None or live.rv <= rv:
+            self._drift.pop(key, None)
 
-    def put(self, key: ObjectKey, live: LiveObject) -> None:
-        """Store what a watch or a write's response showed; an older resourceVersion never replaces a newer one."""
-        if (fresh := self._fresh.get(key.group_kind)) is not None:
+    def ended(self, key: ObjectKey) -> str:
+        """Return the uid of the last Job of this name that was seen done; empty for none."""
+        return self._ended.get(key, "")
+
+    def put(self, key: ObjectKey, live: LiveObject, *, written: bool = False) -> None:
+        """Store what a watch or (`written`) the answer to a write showed; an older state never replaces a newer one.
+
+        Except once in a fresh list: what that shows first is what there is, even if the cluster went back in time.
+        """
+        now = asyncio.get_running_loop().time()
+        if written:
+            self._written[key] = now
+        before, fresh = self._objects.get(key), self._fresh.get(key.group_kind)
+        first = fresh is not None and key not in fresh and now - self._written.get(key, -math.inf) >= SETTLE_S
+        if fresh is not None:
             fresh.add(key)
-        before = self._objects.get(key)
-        if before is not None and before.uid_bytes == live.uid_bytes and 0 < live.rv < before.rv:
+        if before is not None and not first and 0 < live.rv < before.rv:
             return
         if before is not None and live.rv == before.rv and live.verdict is None and before.verdict is not None:
             return  # the response of a metadata write at a state already seen whole
         self._objects[key] = live
+        if live.ended:
+            self._ended[key] = live.uid
         self._tell(key, before, live)
 
-    def drop(self, key: ObjectKey) -> None:
-        """Remove an object that left the selection or was deleted."""
-        before = self._objects.pop(key, None)
-        if before is not None:
-            self._drift[key] = Drift(seen_at=asyncio.get_running_loop().time(), paths=())
+    def drop(self, key: ObjectKey, rv: int = 0) -> None:
+        """Remove an object that left the selection or was deleted, at `rv`: late news of an earlier one change nothing."""
+        before = self._objects.get(key)
+        if before is None or 0 < rv < before.rv:
+            return
+        del self._objects[key]
+        self._drift[key] = Drift(seen_at=asyncio.get_running_loop().time(), paths=())
+        self._tell(key, before, None)
+
+    def forget(self, key: ObjectKey, uid: str) -> None:
+        """Remove an object that we deleted or let go ourselves: that is no drift."""
+        before = self._objects.get(key)
+        if before is not None and before.uid == uid:
+            del self._objects[key]
             self._tell(key, before, None)
+        self._written.pop(key, None)
+        self._drift.pop(key, None)
 
     def revise(self, key: ObjectKey, verdict: Verdict) -> None:
         """Replace an object's health by what its pods tell; the object itself did not change."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from fleet.annotation import OPT_OUT_PREFIXES
 from fleet.kube.wire import Observed
 from fleet.object import Adopt, Apply, GroupKind, Manifest, ObjectKey, TargetId
-from fleet.reconcile.drift import is_taken, matching
+from fleet.reconcile.drift import added_by, is_taken
+from fleet.reconcile.ignore import ignored_pointers
 from fleet.reconcile.live import LiveObject
 from fleet.reconcile.port import Policy
 from fleet.store.ledger import Entry
@@ -33,10 +33,14 @@ class Action(StrEnum):
 
 WRITES = frozenset({Action.CREATE, Action.CONFIGURE, Action.ADOPT})
 DRIFT_REASONS = frozenset({"Drifted", "Deleted", "Replaced", "Added"})
-WAITS = frozenset({"Terminating", "NotObserved", "MissingKind", "MissingNamespace"})
-"""Reasons of a skip that ends by itself when the cluster moves on."""
-FAILURES = frozenset({"OwnedElsewhere", "Duplicate", "NotAllowed", "HookUnsupported", "VersionNotServed"})
+UNSEEN = frozenset({"NotObserved", "NotLookedUp", "MissingKind"})
+"""Reasons of a skip for want of a full view of the cluster."""
+FAILURES = frozenset({"OwnedElsewhere", "Duplicate", "NotAllowed", "HookUnsupported"})
 """Reasons of a skip that a person must resolve."""
+BLOCKING = UNSEEN | FAILURES | {"Terminating"}
+"""Reasons of a skip for which a target is not complete although nothing is left to write."""
+HOLDS_PRUNE = UNSEEN | FAILURES - {"HookUnsupported"}
+"""Reasons of a skip of a desired object that keep what left Git from being pruned: it may have been meant to replace it."""
 
 KEPT_KINDS = frozenset(
     {
@@ -87,7 +91,11 @@ class View:
     owner: Callable[[ObjectKey], TargetId | None]
     """Which target's ledger holds an object."""
     wants: Callable[[ObjectKey, TargetId], bool]
-    """Whether another target desires an object."""
+    """Whether a target desires an object."""
+    wanted_by: Callable[[ObjectKey, TargetId], TargetId | None] = lambda _key, _target: None
+    """Which other target desires an object."""
+    ended: Callable[[ObjectKey], str] = lambda _: ""
+    """The uid of the last Job of this name that was seen done."""
     schema_changed: frozenset[GroupKind] = frozenset()
     removed: bool = False
     """The target itself is gone from the inventory."""
@@ -115,12 +123,18 @@ def unseen(view: View) -> list[ObjectKey]:
     return [
         key
         for key in view.desired
-        if key not in view.ledger
-        and view.owner(key) is None
+        if _applied(view, key) is None
+        and view.owner(key) in (None, view.target)
         and view.live(key) is None
         and key not in view.found
         and view.served(key.group_kind)
     ]
+
+
+def _applied(view: View, key: ObjectKey) -> Entry | None:
+    """Return the ledger row of an object that was written; a mere intent says nothing about what is there."""
+    entry = view.ledger.get(key)
+    return entry if entry is not None and entry.uid else None
 
 
 def plan_target(view: View) -> Plan:
@@ -131,7 +145,7 @@ def plan_target(view: View) -> Plan:
 
 
 def _decide_desired(view: View, m: Manifest) -> Change:
-    key, entry, live = m.key, view.ledger.get(m.key), view.live(m.key)
+    key, entry, live = m.key, _applied(view, m.key), view.live(m.key)
 
     def change(action: Action, reason: str, message: str = "", from_target: TargetId | None = None) -> Change:
         return Change(
@@ -172,7 +186,11 @@ def _refusals(view: View, m: Manifest, live: LiveObject | None) -> Iterator[tupl
     if not m.flags.reconcile:
         yield Action.SKIP, "OptedOut", "reconciling is disabled by its manifest"
     if live is not None and not live.flags.reconcile:
-        yield Action.SKIP, "OptedOut", "reconciling is disabled by an annotation on the live object"
+        yield (
+            Action.SKIP,
+            "OptedOut",
+            f"disabled by an annotation on the object, set by {live.opted_out_by or 'somebody'}",
+        )
     if (rule := not_allowed(view.policy, m)) is not None:
         yield Action.SKIP, "NotAllowed", f"{m.origin}: {rule}"
     if live is not None and live.deleting:
@@ -196,9 +214,13 @@ def _decide_first(view: View, m: Manifest, change: _Maker, live: LiveObject | No
         return change(Action.CONFIGURE, "LedgerMissing", "carries our marks but is in no ledger")
     if not view.served(m.key.group_kind):
         return change(Action.SKIP, "MissingKind", f"the cluster serves no {m.key.group_kind}; waiting for its CRD")
+    if live is None and m.key not in view.found:
+        return change(Action.SKIP, "NotLookedUp", "it is not known whether it exists already")
     found = view.found.get(m.key)
     if found is None and live is None:
         return change(Action.CREATE, "Absent")
+    if live is None and found is not None and found.deleting:
+        return change(Action.SKIP, "Terminating", "being deleted; it is created when it is gone")
     if m.flags.apply is Apply.IF_NOT_PRESENT:
         return change(Action.UNCHANGED, "IfNotPresent", "exists already and is only created")
     refusal = refuse_adoption(m, view.policy, found) if found is not None else None
@@ -246,12 +268,13 @@ def _decide_missing(view: View, m: Manifest, entry: Entry, change: _Maker) -> Ch
         return change(Action.SKIP, "MissingKind", f"the cluster no longer serves {m.key.group_kind}")
     if not view.synced(m.key.group_kind):
         return change(Action.SKIP, "NotObserved", "the watch of this kind has not shown its objects yet")
-    same = entry.desired == m.digest
-    if entry.state == "finished" and same:
+    if entry.desired != m.digest:
+        return change(Action.CREATE, "Changed")
+    if entry.state == "finished" or view.ended(m.key) == entry.uid:
         return change(
             Action.UNCHANGED, "Finished", "ran to its end and was removed; it runs again when its manifest changes"
         )
-    return _repair(view, change, "Deleted" if same else "Changed", "was deleted by somebody" if same else "")
+    return _repair(view, change, "Deleted", "was deleted by somebody")
 
 
 def _decide_known(view: View, m: Manifest, entry: Entry, live: LiveObject, change: _Maker) -> Change:
@@ -266,14 +289,28 @@ def _decide_known(view: View, m: Manifest, entry: Entry, live: LiveObject, chang
     if m.key.group_kind in view.schema_changed:
         return change(Action.CONFIGURE, "SchemaChanged", "its schema changed since it was applied")
     if live.rv < entry.rv:
+        if view.synced(m.key.group_kind):
+            return change(Action.CONFIGURE, "Rewound", "it is older than what we wrote: was the cluster restored?")
         return change(Action.UNCHANGED, "NotObserved", "the watch has not shown our last write yet")
-    if is_taken(entry, live):
-        return _repair(view, change, "Drifted", "a value that Git sets was changed")
-    merge = Apply.MERGE in (m.flags.apply, live.flags.apply)
-    added = () if merge else matching(live.foreign, view.policy.drift_managers)
-    if added:
-        return _repair(view, change, "Added", f"{', '.join(added)} added fields that Git does not have")
-    return change(Action.UNCHANGED, "InSync")
+    found = find_drift(view.policy, m, entry, live)
+    return _repair(view, change, *found) if found is not None else change(Action.UNCHANGED, "InSync")
+
+
+def find_drift(policy: Policy, m: Manifest | None, entry: Entry, live: LiveObject) -> tuple[str, str] | None:
+    """Say how a live object differs from what we left, as a reason and a sentence; None when it does not."""
+    yielded = ignored_pointers(policy.ignore, entry.key, live.scaled_by, policy.drift_managers)
+    if is_taken(entry, live, yielded):
+        return "Drifted", "a value that Git sets was changed"
+    if added := additions(policy, m, live, yielded):
+        return "Added", f"{', '.join(added)} added fields that Git does not have"
+    return None
+
+
+def additions(policy: Policy, m: Manifest | None, live: LiveObject, yielded: Sequence[str]) -> tuple[str, ...]:
+    """Name the drift managers whose additions are to be undone: none where others may add (`fleet/ssa: merge`)."""
+    if Apply.MERGE in (m.flags.apply if m is not None else None, live.flags.apply):
+        return ()
+    return added_by(live, policy.drift_managers, yielded)
 
 
 def _repair(view: View, change: _Maker, reason: str, message: str) -> Change:
@@ -289,14 +326,18 @@ def _decide_left(view: View, key: ObjectKey) -> Change:
         return Change(key=key, action=action, reason=reason, message=message, entry=entry, live=live, orphan=orphan)
 
     if not view.served(key.group_kind):
-        return change(Action.SKIP, "MissingKind", f"the cluster no longer serves {key.group_kind}; nothing is pruned")
+        return change(
+            Action.PRUNE, "Gone", f"the cluster no longer serves {key.group_kind}: it went with its definition"
+        )
     if live is None:
         if view.synced(key.group_kind):
             return change(Action.PRUNE, "Gone", "already gone")
         return change(Action.SKIP, "NotObserved", "the watch of this kind has not shown its objects yet")
     if live.deleting:
         return change(Action.SKIP, "Terminating", "being deleted")
-    if not live.ours:
+    if (other := view.wanted_by(key, view.target)) is not None:
+        return change(Action.SKIP, "HandedOver", f"left to app {other.app}, which has it in Git now")
+    if not live.ours or live.part_of != view.part_of:
         return change(Action.PRUNE, "NotOurs", "no longer carries our marks; left as it is", orphan=True)
     keep = _keep_reason(view, key, live)
     if keep:
@@ -314,8 +355,3 @@ def _keep_reason(view: View, key: ObjectKey, live: LiveObject) -> str:
     if key.group_kind in KEPT_KINDS:
         return f"a {key.kind} is never deleted by itself; delete it by hand when its data may go"
     return ""
-
-
-def opted_out(annotations: Sequence[str]) -> list[str]:
-    """Pick the annotation names that are opt-outs, which are never drift."""
-    return [name for name in annotations if name.startswith(OPT_OUT_PREFIXES)]

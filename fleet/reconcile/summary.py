@@ -1,14 +1,18 @@
 """What a run's report and the live cache say about a target, in counts and reasons. Pure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fleet.object import ObjectKey
 from fleet.reconcile.health import Health, Verdict, has_status
 from fleet.reconcile.live import LiveObject
-from fleet.reconcile.plan import DRIFT_REASONS, FAILURES, WRITES, Action, Change
+from fleet.reconcile.plan import DRIFT_REASONS, FAILURES, WRITES, Action, Change, find_drift
 from fleet.reconcile.status import Why
 from fleet.reconcile.target import Report
+
+WAITS = frozenset({"Terminating", "MissingKind"})
+"""Reasons of a skip that ends by itself when the cluster moves on."""
+OPEN = WRITES | {Action.PRUNE, Action.HAND_OVER}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,41 +63,49 @@ def judge(live: LiveObject | None, change: Change) -> Verdict:
 
 def summarise_object(report: Report, change: Change, live: LiveObject | None) -> ObjectSummary:
     """Judge one object of a report."""
+    verdict = _health(change, live)
     error = report.failures.get(change.key)
-    if change.action is Action.SKIP and change.reason in ("OptedOut", "MissingKind", *FAILURES):
-        health = judge(live, change).health if live is not None else Health.UNKNOWN
-    else:
-        verdict = judge(live, change)
-        health = verdict.health
-    drifted = change.reason in DRIFT_REASONS or (change.reason == "OptedOut" and live is not None)
+    drifted = _is_drifted(report, change)
     if error is not None:
         waiting = error.reason in ("NotFound", "NamespaceTerminating")
         return ObjectSummary(
             change=change,
-            health=health,
+            health=verdict.health,
             reason=error.reason,
             message=error.message,
             failed=not waiting,
+            drifted=drifted,
             waiting=waiting,
         )
-    if change.action is Action.SKIP:
-        return ObjectSummary(
-            change=change,
-            health=health,
-            reason=change.reason,
-            message=change.message,
-            failed=change.reason in FAILURES,
-            drifted=change.reason in DRIFT_REASONS,
-            waiting=change.reason in ("Terminating", "MissingKind"),
-        )
-    if change.action in WRITES or change.action in (Action.PRUNE, Action.HAND_OVER):
-        return ObjectSummary(
-            change=change, health=health, reason=change.reason, message=change.message, drifted=drifted
-        )
-    verdict = (
-        judge(live, change) if change.reason != "Finished" else Verdict(Health.CURRENT, "Finished", change.message)
+    shown = change.action is Action.UNCHANGED
+    return ObjectSummary(
+        change=change,
+        health=verdict.health,
+        reason=verdict.reason if shown else change.reason,
+        message=verdict.message if shown else change.message,
+        failed=change.action is Action.SKIP and change.reason in FAILURES,
+        drifted=drifted,
+        waiting=change.action is Action.SKIP and change.reason in WAITS,
     )
-    return ObjectSummary(change=change, health=verdict.health, reason=verdict.reason, message=verdict.message)
+
+
+def _health(change: Change, live: LiveObject | None) -> Verdict:
+    if change.reason == "Finished":
+        return Verdict(Health.CURRENT, "Finished", change.message)
+    if live is None and change.reason == "IfNotPresent":
+        return Verdict(Health.CURRENT, "IfNotPresent", change.message)
+    if live is None and change.action is Action.SKIP and change.reason not in DRIFT_REASONS:
+        return Verdict(Health.UNKNOWN, change.reason, change.message)
+    return judge(live, change)
+
+
+def _is_drifted(report: Report, change: Change) -> bool:
+    """Tell whether an object is not as we left it; what opted out of repairs counts, too."""
+    if change.reason in DRIFT_REASONS:
+        return True
+    if change.reason != "OptedOut" or change.entry is None or change.live is None:
+        return False
+    return find_drift(report.order.policy, change.manifest, change.entry, change.live) is not None
 
 
 def summarise_objects(report: Report, live: Lookup) -> Iterator[ObjectSummary]:
@@ -104,25 +116,37 @@ def summarise_objects(report: Report, live: Lookup) -> Iterator[ObjectSummary]:
 def summarise_report(report: Report, live: Lookup) -> Summary:
     """Count and pick reasons: one pass over the objects."""
     objects = list(summarise_objects(report, live))
-    unhealthy = [o for o in objects if o.change.manifest is not None and not o.failed and not o.waiting]
-    not_current = [o for o in unhealthy if o.health is not Health.CURRENT]
-    pending = [o for o in objects if o.change.action in WRITES or o.change.action in (Action.PRUNE, Action.HAND_OVER)]
+    failed = [o for o in objects if o.failed]
+    staying = [o for o in objects if o.drifted and _stays(report, o)]
+    waiting = [o for o in objects if o.waiting]
+    judged = [o for o in objects if _counts(o)]
+    not_current = [o for o in judged if o.health is not Health.CURRENT]
+    broken = [o for o in not_current if o.health is Health.FAILED]
+    pending = [o for o in objects if o.change.action in OPEN]
     contested = next(iter(report.contested), None)
     return Summary(
         total=len(objects),
         current=sum(o.health is Health.CURRENT for o in objects),
         drifted_count=sum(o.drifted for o in objects),
         failed_count=sum(o.failed or o.health is Health.FAILED for o in objects),
-        failed=_first((o for o in objects if o.failed), len([o for o in objects if o.failed])),
-        drifted=_contested(report, contested)
-        if contested is not None
-        else _first((o for o in objects if o.drifted), sum(o.drifted for o in objects)),
-        waiting=_first((o for o in objects if o.waiting), sum(o.waiting for o in objects)),
-        degraded=_first((o for o in not_current if o.health is Health.FAILED), 1),
-        progressing=_first(iter(pending), len(pending), "Applying")
-        or _first(iter(not_current), len(not_current), "InProgress"),
+        failed=_first(failed),
+        drifted=_first(staying) if contested is None else _contested(report, contested),
+        waiting=_first(waiting),
+        degraded=_first(broken),
+        progressing=_first(pending, "Applying") or _first(not_current, "InProgress"),
         done=report.complete and not not_current,
     )
+
+
+def _counts(o: ObjectSummary) -> bool:
+    """Tell whether an object's health says how the target is: not when it has a worse reason, or is not ours to judge."""
+    absent = o.change.reason == "OptedOut" and o.health is Health.UNKNOWN
+    return o.change.manifest is not None and not o.failed and not o.waiting and not absent
+
+
+def _stays(report: Report, o: ObjectSummary) -> bool:
+    """Tell drift that is left as it is from drift that is about to be repaired."""
+    return o.change.action is Action.SKIP or not report.order.writable or o.change.key in report.contested
 
 
 def _contested(report: Report, key: ObjectKey) -> Why:
@@ -134,9 +158,9 @@ def _contested(report: Report, key: ObjectKey) -> Why:
     )
 
 
-def _first(found: Iterator[ObjectSummary], count: int, reason: str = "") -> Why | None:
-    first = next(found, None)
-    if first is None:
+def _first(found: Sequence[ObjectSummary], reason: str = "") -> Why | None:
+    if not found:
         return None
-    more = f" (and {count - 1} more objects)" if count > 1 else ""
+    first = found[0]
+    more = f" (and {len(found) - 1} more objects)" if len(found) > 1 else ""
     return Why(reason=reason or first.reason, message=f"{first.change.key}: {first.message or first.reason}{more}")

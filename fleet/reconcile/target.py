@@ -5,33 +5,32 @@ of times. Nothing else writes the objects of an app to a cluster.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import structlog
-
-from fleet.aio import spawn
-from fleet.clock import Clock, jitter
-from fleet.errors import FleetError, OnChange
-from fleet.kube.gate import Priority
+from fleet.clock import Clock
+from fleet.errors import FleetError
 from fleet.kube.wire import Observed
 from fleet.metric import counter, histogram
-from fleet.object import GroupKind, Manifest, ObjectKey, TargetId
-from fleet.reconcile.applyset import Scope, parent_key, parent_manifest, scope_in, scope_of, set_id
+from fleet.object import Apply, GroupKind, Manifest, ObjectKey, TargetId
+from fleet.reconcile.applyset import set_id
 from fleet.reconcile.carry import Result, Site, carry_prunes, carry_writes, definition_of
-from fleet.reconcile.drift import Contest, blocked_until, matching, note_drift, note_repair
-from fleet.reconcile.health import Health
+from fleet.reconcile.drift import Contest
 from fleet.reconcile.live import Drift, Live
-from fleet.reconcile.plan import WRITES, Action, Change, Plan, View, plan_target, unseen
+from fleet.reconcile.lookup import Found, look_up
+from fleet.reconcile.parent import Parent
+from fleet.reconcile.patience import Patience
+from fleet.reconcile.plan import BLOCKING, HOLDS_PRUNE, WRITES, Action, Change, Plan, View, plan_target, unseen
 from fleet.reconcile.port import ClusterApi, Kinds, Ledger, Policy, Unsealer
 from fleet.render.normalize import with_namespace
 from fleet.store.ledger import Entry, Lease
 
-log = structlog.get_logger()
-
-LIST_ABOVE = 5
-"""More look-ups than this of one kind and namespace become one LIST."""
-RETRY_FIRST_S, RETRY_MOST_S = 1.0, 30.0
+ROUNDS = 3
+"""A definition's objects are written in the round after it; more rounds than this are left to the next run."""
+LOOK_AGAIN_S = 30.0
+"""Objects of others are in no watch: an object held by another tool or app is looked at again after this time."""
+GONE_AGAIN_S = 2.0
+"""The same for an object of somebody else that is being deleted."""
 
 REPAIRS = counter("fleet_drift_corrected_total", "Objects repaired after drift.", "cluster", "app")
 REPAIR_SECONDS = histogram("fleet_drift_repair_seconds", "From seeing drift to its repair.", "cluster")
@@ -88,14 +87,6 @@ class Report:
     notes: tuple[Note, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    digest: bytes
-    error: FleetError
-    count: int
-    retry_at: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What all targets of one cluster share."""
@@ -111,9 +102,12 @@ class Surroundings:
     owners: dict[ObjectKey, TargetId]
     """Which target's ledger holds an object: one index per cluster, kept by its targets."""
     wants: Callable[[ObjectKey, TargetId], bool]
+    """Whether a target desires an object."""
     ledgers: dict[TargetId, dict[ObjectKey, Entry]]
     """Every target's ledger rows, in memory, equal to the database."""
     digest_key: bytes
+    wanted_by: Callable[[ObjectKey, TargetId], TargetId | None] = lambda _key, _target: None
+    """Which other target desires an object."""
 
 
 class Target:
@@ -126,9 +120,9 @@ class Target:
         self.schema_changed: set[GroupKind] = set()
         self.finished: set[ObjectKey] = set()
         self._around = around
-        self._failures: dict[ObjectKey, _Failure] = {}
-        self._contests: dict[ObjectKey, Contest] = {}
-        self._parent: Scope | None = None
+        self._patience = Patience(around.clock)
+        self._parent = Parent(target)
+        self._found: dict[ObjectKey, Observed | None] = {}
         self._scoped: tuple[Desired | None, Mapping[ObjectKey, Manifest]] = (None, {})
 
     @property
@@ -143,28 +137,47 @@ class Target:
         """
         if order.desired is None and not order.removed:
             return Report(order=order)
-        desired = self._resolve_scopes(order)
-        view = self._view(order, desired, {})
-        view = replace(view, found=await self._look_up(unseen(view)))
-        plan = plan_target(view)
         notes: list[Note] = []
+        plan = await self._plan(order, notes)
         self._count_drift(plan, order.policy)
         if not order.writable:
             return self._report(order, plan, notes, written=0, pruned=0)
         site = self._site(order)
-        await self._hand_over(plan)
-        results = await self._write(site, plan, order, notes)
-        plan = plan_target(self._view(order, desired, view.found))
+        if await self._hand_over(plan):
+            plan = await self._plan(order, notes)
+        written = await self._write(site, plan, order, notes)
+        plan = plan_target(self._view(order))
         pruned = await self._prune(site, plan, order, notes)
         if pruned:
-            plan = plan_target(self._view(order, desired, view.found))
-        await self._shrink_parent(site, order, plan)
-        return self._report(order, plan, notes, written=sum(r.error is None for r in results), pruned=pruned)
+            plan = plan_target(self._view(order))
+        await self._tend_parent(site, order, plan, pruned)
+        return self._report(order, plan, notes, written=written, pruned=pruned)
 
     async def plan_only(self, order: Order) -> Plan:
         """Plan without writing anything, for people who want to see it."""
-        view = self._view(order, self._resolve_scopes(order), {})
-        return plan_target(replace(view, found=await self._look_up(unseen(view))))
+        view = self._view(order, {})
+        found = await look_up(self._around.api(self.id), unseen(view))
+        return plan_target(replace(view, found=found.objects))
+
+    async def _plan(self, order: Order, notes: list[Note]) -> Plan:
+        """Plan, after a look at what no watch can show."""
+        view = self._view(order, {})
+        keys = unseen(view)
+        skipped = {key for key in keys if self._need_not_look(view, key)}
+        known = {key: self._found[key] for key in skipped if key in self._found}
+        found: Found = await look_up(self._around.api(self.id), [key for key in keys if key not in skipped])
+        self._found = {**known, **found.objects}
+        plan = plan_target(self._view(order))
+        for change in plan.changes:
+            if (error := found.refused.get(change.key)) is not None:
+                self._note_failure(Result(change=change, error=error), notes)
+        return plan
+
+    def _need_not_look(self, view: View, key: ObjectKey) -> bool:
+        """What waits for its next try is not looked up, nor what is only created and was there already."""
+        m = view.desired[key]
+        there = self._found.get(key) is not None and m.flags.apply is Apply.IF_NOT_PRESENT
+        return self._patience.holds_look_up(key, m.digest) or there
 
     def _resolve_scopes(self, order: Order) -> Mapping[ObjectKey, Manifest]:
         """Give custom resources that name no namespace one, if their kind is namespaced here."""
@@ -179,7 +192,7 @@ class Target:
             resolved = m
             if not m.scoped and (resource := self._around.kinds.resource(m.key.group_kind)) is not None:
                 resolved = (
-                    self._place(m, order.policy.namespace or "default")
+                    with_namespace(m, order.policy.namespace or "default", self._around.digest_key)
                     if resource.namespaced
                     else replace(m, scoped=True)
                 )
@@ -187,25 +200,22 @@ class Target:
         self._scoped = (order.desired, desired)
         return desired
 
-    def _place(self, m: Manifest, namespace: str) -> Manifest:
-        return with_namespace(m, namespace, self._around.digest_key)
-
-    def _view(
-        self, order: Order, desired: Mapping[ObjectKey, Manifest], found: Mapping[ObjectKey, Observed | None]
-    ) -> View:
+    def _view(self, order: Order, found: Mapping[ObjectKey, Observed | None] | None = None) -> View:
         around = self._around
         return View(
             target=self.id,
             part_of=self.part_of,
             policy=order.policy,
-            desired=desired,
+            desired=self._resolve_scopes(order),
             ledger=self.entries,
             live=around.live.get,
             synced=around.live.is_synced,
             served=lambda kind: around.kinds.resource(kind) is not None,
-            found=found,
+            found=self._found if found is None else found,
             owner=around.owners.get,
             wants=around.wants,
+            wanted_by=around.wanted_by,
+            ended=around.live.ended,
             schema_changed=frozenset(self.schema_changed),
             removed=order.removed,
             prune_now=order.prune_now,
@@ -225,59 +235,13 @@ class Target:
             policy=order.policy,
         )
 
-    async def _look_up(self, keys: Sequence[ObjectKey]) -> Mapping[ObjectKey, Observed | None]:
-        """Ask for objects that no watch can show: by one LIST per kind and namespace when there are many."""
-        api = self._around.api(self.id)
-        groups: dict[tuple[GroupKind, str], list[ObjectKey]] = {}
-        for key in keys:
-            groups.setdefault((key.group_kind, key.namespace), []).append(key)
-        found: dict[ObjectKey, Observed | None] = {}
-
-        async def by_list(kind: GroupKind, namespace: str, members: list[ObjectKey]) -> None:
-            listed = {o.key: o for o in await api.list_metadata(kind, namespace, priority=Priority.APPLY)}
-            found.update({key: listed.get(key) for key in members})
-
-        async def by_name(key: ObjectKey) -> None:
-            found[key] = await api.get_metadata(key, priority=Priority.APPLY)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for (kind, namespace), members in groups.items():
-                    if len(members) > LIST_ABOVE:
-                        spawn(group, f"list/{kind}", by_list(kind, namespace, members))
-                    else:
-                        for key in members:
-                            spawn(group, f"get/{key}", by_name(key))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return found
-
     def _count_drift(self, plan: Plan, policy: Policy) -> None:
-        """Count the rounds of fights with other controllers; people with kubectl never make one."""
-        now = self._around.clock.now()
         for change in plan.changes:
-            if not change.is_drift:
-                continue
-            drift = self._around.live.drift(change.key)
-            taker = _taker(change, drift, policy)
-            contest = self._contests.get(change.key, Contest())
-            if (
-                taker is not None
-                and (contest.until is None or contest.until <= now)
-                and contest.repaired_at is not None
-            ):
-                self._contests[change.key] = note_drift(contest, taker, now)
+            if change.is_drift:
+                self._patience.note_drift(change, self._around.live.drift(change.key), policy)
 
-    def _is_held(self, change: Change) -> bool:
-        """A change that failed is tried again later, not at every event; a contested one is spaced out."""
-        loop_time = asyncio.get_running_loop().time()
-        failure = self._failures.get(change.key)
-        digest = change.manifest.digest if change.manifest else b""
-        if failure is not None and failure.digest == digest and failure.retry_at > loop_time:
-            return True
-        return change.is_drift and blocked_until(self._contests, change.key, self._around.clock.now()) is not None
-
-    async def _hand_over(self, plan: Plan) -> None:
+    async def _hand_over(self, plan: Plan) -> bool:
+        """Take over the rows of objects that left other targets; return whether there were any."""
         sources: dict[TargetId, list[ObjectKey]] = {}
         for change in plan.with_action(Action.HAND_OVER):
             if change.from_target is not None:
@@ -289,26 +253,48 @@ class Target:
                 self._around.owners[key] = self.id
                 if (entry := rows.pop(key, None)) is not None:
                     self.entries[key] = replace(entry, desired=b"")
+        return bool(sources)
 
-    async def _write(self, site: Site, plan: Plan, order: Order, notes: list[Note]) -> list[Result]:
-        handed = {change.key for change in plan.with_action(Action.HAND_OVER)}
-        if handed:
-            plan = plan_target(self._view(order, self._resolve_scopes(order), {}))
-        changes = [c for c in plan.changes if c.action in WRITES and not self._is_held(c)]
+    async def _write(self, site: Site, plan: Plan, order: Order, notes: list[Note]) -> int:
+        """Write what is to be written, and once more what a definition among it has made possible."""
+        written = 0
+        for _ in range(ROUNDS):
+            results = await self._write_round(site, plan, order, notes)
+            written += sum(result.error is None for result in results)
+            if not any(result.redefines for result in results):
+                break
+            plan = await self._plan(order, notes)
+        return written
+
+    async def _write_round(self, site: Site, plan: Plan, order: Order, notes: list[Note]) -> list[Result]:
+        changes = [c for c in plan.changes if c.action in WRITES and not self._patience.holds(c) and self._claim(c.key)]
         if not changes:
             return []
-        await self._cover_parent(site, plan)
-        await self._around.ledger.intend(
-            self.id, [c.key for c in changes if c.key not in self.entries], self._around.lease
-        )
+        new = [change for change in changes if change.key not in self.entries]
+        await self._parent.cover(site, [*self.entries, *(change.key for change in new)])
+        if new:
+            await self._around.ledger.intend(self.id, [change.key for change in new], self._around.lease)
+            self.entries.update({change.key: self._intent(change) for change in new})
         results: list[Result] = []
         try:
             await carry_writes(site, changes, results.append)
         finally:
-            await self._record(results, order, notes)
+            await self._record(results, notes)
+        unfinished = {r.key.group_kind for r in results if r.error is not None}
+        self.schema_changed &= unfinished | {c.key.group_kind for c in plan.changes if self._patience.holds(c)}
         return results
 
-    async def _record(self, results: Sequence[Result], order: Order, notes: list[Note]) -> None:
+    def _claim(self, key: ObjectKey) -> bool:
+        """Hold an object for this target, unless another one was faster since the plan was made."""
+        return self._around.owners.setdefault(key, self.id) == self.id
+
+    def _intent(self, change: Change) -> Entry:
+        assert change.manifest is not None
+        now = self._around.clock.now()
+        version = change.manifest.version
+        return Entry(key=change.key, version=version, desired=b"", owned=b"", uid="", rv=0, applied_at=now)
+
+    async def _record(self, results: Sequence[Result], notes: list[Note]) -> None:
         """Keep what became of writes: first in the database, then in memory."""
         entries = [result.entry for result in results if result.entry is not None]
         gone = [result.key for result in results if result.gone]
@@ -320,123 +306,99 @@ class Target:
                 self.entries[result.key] = result.entry
                 self._around.owners[result.key] = self.id
             if result.gone:
-                self.entries.pop(result.key, None)
-                self._around.owners.pop(result.key, None)
-                self.results.pop(result.key, None)
-            self._note_result(result, order, notes)
+                self._drop(result.key)
+            if result.error is not None:
+                self._note_failure(result, notes)
+            else:
+                self._note_success(result, notes)
 
-    def _note_result(self, result: Result, order: Order, notes: list[Note]) -> None:
+    def _drop(self, key: ObjectKey) -> None:
+        self.entries.pop(key, None)
+        self.results.pop(key, None)
+        if self._around.owners.get(key) == self.id:
+            del self._around.owners[key]
+
+    def _note_success(self, result: Result, notes: list[Note]) -> None:
         change = result.change
-        if result.error is not None:
-            self._note_failure(result, notes)
-            return
-        self._failures.pop(change.key, None)
+        self._patience.note_success(change)
         WRITES_TOTAL.labels(self.id.cluster, self.id.app, change.action.value).inc()
-        if change.reason == "SchemaChanged":
-            self.schema_changed.discard(change.key.group_kind)
-        if not change.is_drift:
-            if change.action in (Action.ADOPT, Action.PRUNE):
-                notes.append(
-                    Note(kind=change.action.value, reason=change.reason, message=change.message, key=change.key)
-                )
-            return
-        self._note_repair(change, order, notes)
+        if change.is_drift:
+            notes.append(self._note_repair(result))
+        elif change.action in (Action.ADOPT, Action.PRUNE):
+            notes.append(Note(kind=change.action.value, reason=change.reason, message=change.message, key=change.key))
+        self._around.live.forget_drift(change.key, result.entry.rv if result.entry is not None else 0)
 
-    def _note_repair(self, change: Change, order: Order, notes: list[Note]) -> None:
-        drift = self._around.live.drift(change.key)
+    def _note_repair(self, result: Result) -> Note:
+        change, drift = result.change, self._around.live.drift(result.key)
         elapsed_s = asyncio.get_running_loop().time() - drift.seen_at if drift else 0.0
         REPAIRS.labels(self.id.cluster, self.id.app).inc()
         REPAIR_SECONDS.labels(self.id.cluster).observe(elapsed_s)
-        self._contests[change.key] = note_repair(self._contests.get(change.key, Contest()), self._around.clock.now())
         message = f"{describe_drift(change, drift)}; repaired in {elapsed_s * 1000:.0f} ms"
-        notes.append(Note(kind="drift", reason=change.reason, message=message, key=change.key))
-        self._around.live.forget_drift(change.key)
+        if result.unrepaired:
+            return Note(
+                kind="drift",
+                reason="Unrepaired",
+                message=f"{message}; still there: {', '.join(result.unrepaired)}",
+                key=change.key,
+            )
+        return Note(kind="drift", reason=change.reason, message=message, key=change.key)
 
     def _note_failure(self, result: Result, notes: list[Note]) -> None:
         assert result.error is not None
-        known = self._failures.get(result.key)
-        digest = result.change.manifest.digest if result.change.manifest else b""
-        count = known.count + 1 if known and known.digest == digest else 1
-        pause_s = jitter(self._around.clock, min(RETRY_FIRST_S * 2 ** min(count - 1, 10), RETRY_MOST_S))
-        if isinstance(result.error.retry, OnChange):
-            pause_s = RETRY_MOST_S
-        self._failures[result.key] = _Failure(digest, result.error, count, asyncio.get_running_loop().time() + pause_s)
-        if known is None or known.error.message != result.error.message:
+        if self._patience.note_failure(result.change, result.error, result.waits_for):
             notes.append(Note(kind="apply", reason=result.error.reason, message=result.error.message, key=result.key))
 
     def retry_now(self) -> None:
         """Forget how long failed and contested objects should wait: somebody asked, or what they waited for came."""
-        self._failures = {key: replace(failure, retry_at=0.0) for key, failure in self._failures.items()}
-        self._contests.clear()
+        self._patience.forget_waits()
 
     async def _prune(self, site: Site, plan: Plan, order: Order, notes: list[Note]) -> int:
         """Prune only after everything desired was applied and everything was seen, or when a person insists."""
-        prunes = [c for c in plan.with_action(Action.PRUNE) if not self._is_held(c)]
-        if not prunes:
-            return 0
-        if not order.prune_now and not self._may_prune(plan):
+        prunes = [c for c in plan.with_action(Action.PRUNE) if not self._patience.holds(c)]
+        if not prunes or not (order.prune_now or self._may_prune(plan.changes)):
             return 0
         results: list[Result] = []
         try:
             await carry_prunes(site, prunes, results.append)
         finally:
-            await self._record(results, order, notes)
+            await self._record(results, notes)
         return sum(result.gone for result in results)
 
-    def _may_prune(self, plan: Plan) -> bool:
-        open_ends = {Action.CREATE, Action.CONFIGURE, Action.ADOPT, Action.HAND_OVER}
-        return not any(
-            (c.action in open_ends and not c.is_drift) or c.reason in ("NotObserved", "MissingKind")
-            for c in plan.changes
-        )
+    def _may_prune(self, changes: Iterable[Change]) -> bool:
+        for change in changes:
+            if change.reason == "NotObserved":
+                return False
+            if change.manifest is None:
+                continue
+            if change.key in self._patience.failures or change.reason in HOLDS_PRUNE:
+                return False
+            if (change.action in WRITES and not change.is_drift) or change.action is Action.HAND_OVER:
+                return False
+        return True
 
-    async def _cover_parent(self, site: Site, plan: Plan) -> None:
-        """Write the ApplySet parent before the first object of a new kind or namespace."""
-        wanted = scope_of([*self.entries, *(c.key for c in plan.changes if c.action in WRITES)])
-        if self._parent is None:
-            found = await site.api.get_metadata(parent_key(self.id), priority=site.priority)
-            self._parent = scope_in(found) if found is not None else Scope()
-        if not self._parent.covers(wanted):
-            self._parent = self._parent.union(wanted)
-            await site.api.apply(parent_manifest(self.id, self._parent, site.hub_id), priority=site.priority)
-
-    async def _shrink_parent(self, site: Site, order: Order, plan: Plan) -> None:
-        if self._parent is None or any(c.action is Action.PRUNE for c in plan.changes):
-            return
-        wanted = scope_of(self.entries)
+    async def _tend_parent(self, site: Site, order: Order, plan: Plan, pruned: int) -> None:
         if order.removed and not self.entries:
-            found = await site.api.get_metadata(parent_key(self.id), priority=site.priority)
-            if found is not None:
-                await site.api.delete(parent_key(self.id), found.uid, priority=site.priority)
-            self._parent = None
-        elif not wanted.covers(self._parent) and not self._failures:
-            self._parent = wanted
-            await site.api.apply(parent_manifest(self.id, wanted, site.hub_id), priority=site.priority)
+            await self._parent.remove(site)
+        elif pruned and not self._patience.failures and not plan.with_action(Action.PRUNE):
+            await self._parent.shrink(site, self.entries)
 
     def _report(self, order: Order, plan: Plan, notes: list[Note], *, written: int, pruned: int) -> Report:
         self._finish_jobs(plan)
-        keys = {change.key for change in plan.changes}
-        self._failures = {key: failure for key, failure in self._failures.items() if key in keys}
-        loop_time = asyncio.get_running_loop().time()
-        waits = [failure.retry_at - loop_time for failure in self._failures.values()]
-        now = self._around.clock.now()
-        contested = {key: c for key, c in self._contests.items() if c.active and key in keys}
-        waits += [(c.until - now).total_seconds() for c in contested.values() if c.until is not None and c.until > now]
-        arrivals = {
-            result.waits_for
-            for key in self._failures
-            if (result := self.results.get(key)) is not None and result.waits_for is not None
-        }
+        self._patience.keep(plan.changes)
+        failures = self._patience.failures
+        contested = self._patience.contested(change.key for change in plan.changes if change.is_drift)
+        arrivals = {failure.waits_for for failure in failures.values() if failure.waits_for is not None}
         arrivals |= {definition_of(c.key.group_kind) for c in plan.changes if c.reason == "MissingKind"}
         pending = any(c.action in WRITES or c.action in (Action.PRUNE, Action.HAND_OVER) for c in plan.changes)
         blocked = any(c.action is Action.SKIP and c.reason in BLOCKING for c in plan.changes)
+        waits = [*self._patience.wake_in_s(contested), *_unwatched(plan)]
         return Report(
             order=order,
             changes=plan.changes,
-            failures={key: failure.error for key, failure in self._failures.items()},
+            failures={key: failure.error for key, failure in failures.items()},
             waits_for=frozenset(arrivals),
             contested=contested,
-            complete=not pending and not blocked and not self._failures,
+            complete=not pending and not blocked and not failures,
             written=written,
             pruned=pruned,
             wake_in_s=max(min(waits), 0.05) if waits else None,
@@ -446,10 +408,10 @@ class Target:
     def _finish_jobs(self, plan: Plan) -> None:
         """Remember Jobs that were seen done: when a TTL removes them they are not run again."""
         for change in plan.changes:
-            entry, live = self.entries.get(change.key), change.live
-            if change.key.group_kind != JOB or entry is None or live is None or live.verdict is None:
+            entry = self.entries.get(change.key)
+            if change.key.group_kind != JOB or entry is None or entry.state:
                 continue
-            if live.verdict.health in (Health.CURRENT, Health.FAILED) and not entry.state and live.rv >= entry.rv:
+            if entry.uid and self._around.live.ended(change.key) == entry.uid:
                 self.entries[change.key] = replace(entry, state="finished")
                 self.finished.add(change.key)
 
@@ -462,19 +424,17 @@ class Target:
 
 
 JOB = GroupKind("batch", "Job")
-BLOCKING = frozenset(
-    {"OwnedElsewhere", "Duplicate", "NotAllowed", "HookUnsupported", "MissingKind", "Terminating", "NotObserved"}
-)
-"""Reasons for which a target is not complete although nothing is left to write."""
 
 
-def _taker(change: Change, drift: Drift | None, policy: Policy) -> str | None:
-    """Name who is to be counted for a drift: a manager, "" for a deletion, None for a person."""
-    if change.reason in ("Deleted", "Replaced"):
-        return ""
-    managers = sorted({p.manager for p in drift.paths if p.manager}) if drift else []
-    others = [name for name in managers if not matching([name], policy.drift_managers)]
-    return others[0] if others else None
+def _unwatched(plan: Plan) -> Iterable[float]:
+    """List in how many seconds to look again at objects whose news no watch brings."""
+    for change in plan.changes:
+        if change.action is not Action.SKIP:
+            continue
+        if change.reason in ("OwnedElsewhere", "Duplicate"):
+            yield LOOK_AGAIN_S
+        elif change.reason == "Terminating" and change.live is None:
+            yield GONE_AGAIN_S
 
 
 def describe_drift(change: Change, drift: Drift | None) -> str:

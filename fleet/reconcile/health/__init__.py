@@ -6,7 +6,7 @@ then the kind's own, then the conditions that custom resources share.
 
 from fleet.reconcile.health.verdict import Health, Verdict
 
-__all__ = ["Health", "Verdict", "assess", "has_status"]
+__all__ = ["Health", "Verdict", "assess", "has_status", "is_ended"]
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,6 +16,7 @@ from fleet.object import GroupKind
 from fleet.reconcile.health.generic import assess_conditions, assess_generic
 from fleet.reconcile.health.other import RULES as OTHER_RULES
 from fleet.reconcile.health.workload import RULES as WORKLOAD_RULES
+from fleet.reconcile.health.workload import is_ended
 
 _RULES = {**WORKLOAD_RULES, **OTHER_RULES}
 

@@ -129,6 +129,12 @@ def assess_job(body: Mapping[str, Any], now: datetime) -> Verdict:
     return progressing(f"{status.get('active', 0)} pods running, {status.get('succeeded', 0)} succeeded")
 
 
+def is_ended(body: Mapping[str, Any]) -> bool:
+    """Tell whether a Job is Complete or Failed: it will never run again by itself."""
+    known = conditions(body)
+    return any(known.get(name, {}).get("status") == "True" for name in ("Complete", "Failed"))
+
+
 def assess_pod(body: Mapping[str, Any], now: datetime) -> Verdict:
     """Judge a bare pod."""
     _, status = _parts(body)

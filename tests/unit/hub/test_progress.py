@@ -44,7 +44,7 @@ def gated() -> Progress:
 
 
 DRIFTED = replace(DONE, done=False, drifted=Why(reason="Drifted", message="changed"))
-REPAIRING = replace(DRIFTED, progressing=Why(reason="Applying", message="being repaired"))
+REPAIRING = replace(DRIFTED, drifted=None, progressing=Why(reason="Applying", message="being repaired"))
 CASES: dict[str, tuple[Callable[[], Progress], str, str]] = {
     "in sync": (a_progress, "Synced", "Synced"),
     "never run": (lambda: Progress(target=TargetId("one", "shop")), "Progressing", "Starting"),
