@@ -43,25 +43,34 @@ def hold_directory(path: Path) -> Iterator[DataDirectory]:
 
     Raises: DataDirectoryInUse, naming the process that holds it; StoreError when it cannot be made.
     """
-    try:
+    with _translate(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"data directory {path}: {error.strerror}; choose another with --data") from error
     try:
-        _lock(lock, path)
-        (path / "git").mkdir(mode=0o700, exist_ok=True)
-        hub_id = _read_or_make(path / "hub.id", secrets.token_hex(8).encode()).decode()
-        key = _read_or_make(path / "digest.key", secrets.token_bytes(32))
+        with _translate(path):
+            _lock(lock, path)
+            (path / "git").mkdir(mode=0o700, exist_ok=True)
+            hub_id = _read_or_make(path / "hub.id", secrets.token_hex(8).encode()).decode(errors="replace")
+            key = _read_or_make(path / "digest.key", secrets.token_bytes(32))
         yield DataDirectory(path=path, hub_id=hub_id, digest_key=key)
     finally:
         os.close(lock)
 
 
+@contextlib.contextmanager
+def _translate(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"data directory {error.filename or path}: {error.strerror}; choose another with --data"
+        ) from error
+
+
 def _lock(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         holder = os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
         raise DataDirectoryInUse(
             f"data directory {path} is held by the hub with process id {holder}; stop it, or give this hub another --data"
@@ -71,10 +80,12 @@ def _lock(lock: int, path: Path) -> None:
 
 
 def _read_or_make(path: Path, fresh: bytes) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        pass
+    """Return what the file holds; made with `fresh`, whose length it always has."""
+    with contextlib.suppress(FileNotFoundError):
+        content = path.read_bytes()
+        if len(content) != len(fresh):
+            raise StoreError(f"{path} is damaged; put it back from a backup of the data directory")
+        return content
     draft = path.with_suffix(path.suffix + ".new")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(fresh)
