@@ -94,7 +94,7 @@ class ApiServer:
     async def _handle(self, http: web.BaseRequest) -> web.StreamResponse:
         try:
             return await self._serve(http)
-        except _Dropped:
+        except (_Dropped, ConnectionResetError):  # dropped on purpose, or the client is gone
             if http.transport is not None:
                 http.transport.abort()
             raise asyncio.CancelledError from None

@@ -1,0 +1,95 @@
+"""Puts the demo together: a place, clusters, a hub and its server, the story, and then time to look around."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet.aio import first_done
+from fleet.cli.demo.narrator import Narrator
+from fleet.cli.demo.place import Place
+from fleet.cli.demo.playground import Playground, RealPlayground, SimPlayground
+from fleet.cli.demo.story import Story
+from fleet.cli.run import Signals
+from fleet.errors import ConfigError
+from fleet.hub.app import open_world, running_hub
+from fleet.server.app import running
+from fleet.settings import Settings
+from fleet.sim.real import find_binaries
+
+REAL_CLUSTERS = ("dev-1", "staging-1", "prod-eu-1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The options of `fleet demo`."""
+
+    once: bool
+    real: bool
+    listen: str
+    directory: Path | None
+
+
+async def run(choice: Choice) -> None:
+    """Tell the story, then stay up until SIGINT or SIGTERM unless it is for `once`.
+
+    Raises: FleetError when something does not go as told.
+    """
+    stop = asyncio.Event()
+    narrator = Narrator()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(Signals(stop))
+        root = choice.directory or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-demo-")))
+        place = _furnish(root)
+        playground = await stack.enter_async_context(_open_playground(choice, place, narrator))
+        for name in playground.names:
+            place.write_kubeconfig(name, playground.kubeconfig(name))
+        settings = Settings(inventory=place.inventory, data=place.data, listen=choice.listen)
+        world = await stack.enter_async_context(open_world(settings))
+        hub = await stack.enter_async_context(running_hub(settings, world))
+        bound = await stack.enter_async_context(running(hub, settings))
+        narrator.tell(f"the hub listens on {bound.url}")
+        await first_done(Story(hub, place, playground, narrator).tell(), stop.wait())
+        if not choice.once and not stop.is_set():
+            _show_where(narrator, place, bound.url)
+            await stop.wait()
+
+
+def _furnish(root: Path) -> Place:
+    root.mkdir(parents=True, exist_ok=True)
+    if any(root.iterdir()):
+        raise ConfigError(f"{root} is not empty; give --dir another directory", reason="DirectoryNotEmpty")
+    place = Place(root.resolve())
+    place.furnish()
+    return place
+
+
+@asynccontextmanager
+async def _open_playground(choice: Choice, place: Place, narrator: Narrator) -> AsyncIterator[Playground]:
+    if not choice.real:
+        async with SimPlayground.open(place.cluster_names()) as simulated:
+            narrator.tell(f"{len(simulated.names)} simulated clusters are up: {', '.join(simulated.names)}")
+            yield simulated
+        return
+    binaries = find_binaries()
+    if binaries is None:
+        raise ConfigError("there are no kube-apiservers here; build them with make envtest", reason="NoServers")
+    place.keep_clusters(REAL_CLUSTERS)
+    names = place.cluster_names()
+    narrator.tell(f"starting {len(names)} real kube-apiservers, one per environment")
+    async with RealPlayground.open(names, binaries, place.root / "servers") as real:
+        narrator.tell(f"they are up: {', '.join(names)}")
+        yield real
+
+
+def _show_where(narrator: Narrator, place: Place, url: str) -> None:
+    narrator.chapter("Have a look")
+    narrator.tell(f"in a browser:    {url}")
+    narrator.tell(f"on the terminal: fleet status --server {url}")
+    narrator.tell(f"edit and commit: {place.repository}")
+    narrator.tell(f"edit and save:   {place.inventory}")
+    narrator.tell(f"kubectl:         kubectl --kubeconfig {place.inventory}/keys/dev-1.kubeconfig get pods -A")
+    narrator.tell(f"more rights:     --data {place.data}, where the administrator's token is")
+    narrator.tell("Ctrl-C ends it and removes everything")
