@@ -2,7 +2,8 @@
 
 Parent and child speak length-prefixed frames over stdin and stdout. A child starts with an empty environment and
 resource limits, serves one job at a time, is killed at the job's deadline, and is replaced after `JOBS_PER_CHILD` jobs.
-An input that killed a child is quarantined: the same bytes are refused until the hub restarts or they change.
+An input that killed a fresh child is quarantined: the same bytes are refused until the hub restarts or they change; one that
+took too long is refused for ten minutes, since the machine may have been busy.
 
 `ProcessPoolExecutor` is not used: one killed worker fails every job of the pool, and children inherit the environment.
 """
@@ -17,18 +18,31 @@ import resource
 import signal
 import struct
 import sys
+import traceback
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 import msgspec
 
 from fleet import errors
-from fleet.errors import ChildCrashed, ChildTimeout, FleetError, Problem, Quarantined, RenderError
+from fleet.errors import (
+    Backoff,
+    ChildCrashed,
+    ChildError,
+    ChildTimeout,
+    DocumentError,
+    FleetError,
+    Problem,
+    Quarantined,
+    RenderError,
+)
 
 JOBS_PER_CHILD = 500
 MOST_QUARANTINED = 1000
+TIMEOUT_QUARANTINE_S = 600.0
 MOST_FRAME_BYTES = 256 * 1024 * 1024
 _HEADER = struct.Struct(">BI")
 _OK, _ERROR = 0, 1
@@ -92,7 +106,7 @@ class ProcessWorkers:
 
     def __init__(self, pools: Mapping[str, Limits]) -> None:
         self._pools = {name: _Pool(name, limits) for name, limits in pools.items()}
-        self._quarantine: OrderedDict[bytes, str] = OrderedDict()
+        self._quarantine: OrderedDict[bytes, _Verdict] = OrderedDict()
 
     async def call(self, job: Job, payload: bytes, *, deadline_s: float) -> bytes:
         """Run the job in a child of its pool.
@@ -101,21 +115,57 @@ class ProcessWorkers:
         Cancelled: the child at work is killed; nothing else is affected.
         """
         digest = hashlib.sha256(f"{job.module}:{job.function}:".encode() + payload).digest()
-        if digest in self._quarantine:
-            raise Quarantined(f"this input killed a {job.pool} worker before ({self._quarantine[digest]}); change it")
+        self._refuse_quarantined(digest, job)
         try:
-            async with self._pools[job.pool].lend() as child:
-                return await child.call(job, payload, deadline_s)
-        except (ChildCrashed, ChildTimeout) as error:
-            self._quarantine[digest] = error.message
-            if len(self._quarantine) > MOST_QUARANTINED:
-                self._quarantine.popitem(last=False)
+            try:
+                return await self._call_once(job, payload, deadline_s, fresh=False)
+            except _UsedChildCrashed:
+                return await self._call_once(job, payload, deadline_s, fresh=True)
+        except ChildCrashed as error:
+            self._condemn(digest, _Verdict(error.message))
             raise
+        except ChildTimeout as error:
+            self._condemn(digest, _Verdict(error.message, asyncio.get_running_loop().time() + TIMEOUT_QUARANTINE_S))
+            raise
+
+    async def _call_once(self, job: Job, payload: bytes, deadline_s: float, *, fresh: bool) -> bytes:
+        async with self._pools[job.pool].lend(fresh=fresh) as child:
+            return await child.call(job, payload, deadline_s)
+
+    def _refuse_quarantined(self, digest: bytes, job: Job) -> None:
+        verdict = self._quarantine.get(digest)
+        if verdict is None:
+            return
+        if asyncio.get_running_loop().time() >= verdict.until:
+            del self._quarantine[digest]
+            return
+        passing = verdict.until < float("inf")
+        raise Quarantined(
+            f"this input killed a {job.pool} worker before ({verdict.why}); "
+            + ("it is tried again in some minutes" if passing else "change it"),
+            retry=Backoff() if passing else None,
+        )
+
+    def _condemn(self, digest: bytes, verdict: "_Verdict") -> None:
+        self._quarantine[digest] = verdict
+        if len(self._quarantine) > MOST_QUARANTINED:
+            self._quarantine.popitem(last=False)
 
     async def close(self) -> None:
         """Kill every child and wait for it."""
         for pool in self._pools.values():
             await pool.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    why: str
+    until: float = float("inf")
+    """Loop time."""
+
+
+class _UsedChildCrashed(ChildCrashed):
+    """A child died that had worked before: an earlier job, or the machine, may be to blame."""
 
 
 class _Pool:
@@ -126,9 +176,11 @@ class _Pool:
         self._idle: list[_Child] = []
 
     @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator["_Child"]:
+    async def lend(self, *, fresh: bool) -> AsyncIterator["_Child"]:
         async with self._free:
-            child = self._idle.pop() if self._idle else await _Child.start(self._name, self._limits)
+            child = None if fresh else await self._take_idle()
+            if child is None:
+                child = await _Child.start(self._name, self._limits)
             try:
                 yield child
             finally:
@@ -136,6 +188,14 @@ class _Pool:
                     self._idle.append(child)
                 else:
                     await child.kill()
+
+    async def _take_idle(self) -> "_Child | None":
+        while self._idle:
+            child = self._idle.pop()
+            if child.usable:
+                return child
+            await child.kill()
+        return None
 
     async def close(self) -> None:
         while self._idle:
@@ -151,18 +211,24 @@ class _Child:
 
     @classmethod
     async def start(cls, name: str, limits: Limits) -> "_Child":
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-m",
-            "fleet.child",
-            msgspec.json.encode([limits.memory_bytes, limits.cpu_s, limits.network]).decode(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-m",
+                "fleet.child",
+                msgspec.json.encode([limits.memory_bytes, limits.cpu_s, limits.network]).decode(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ChildError(
+                f"no {name} worker could be started ({error.strerror}); check memory and process limits",
+                reason="ChildStartFailed",
+            ) from error
         return cls(process, name)
 
     @property
@@ -170,28 +236,43 @@ class _Child:
         return not self._busy and self._process.returncode is None and self._served < JOBS_PER_CHILD
 
     async def call(self, job: Job, payload: bytes, deadline_s: float) -> bytes:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._busy = True
-        self._served += 1
-        header = msgspec.json.encode([job.module, job.function])
+        used, self._served = self._served > 0, self._served + 1
         try:
             async with asyncio.timeout(deadline_s):
-                self._process.stdin.write(_HEADER.pack(_OK, len(header)) + header + _HEADER.pack(_OK, len(payload)))
-                self._process.stdin.write(payload)
-                await self._process.stdin.drain()
-                state, size = _HEADER.unpack(await self._process.stdout.readexactly(_HEADER.size))
-                body = await self._process.stdout.readexactly(size)
+                state, body = await self._exchange(job, payload)
         except TimeoutError:
             await self.kill()
             raise ChildTimeout(f"the {self._name} worker took longer than {deadline_s:g} s and was killed") from None
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             await self.kill()
-            raise ChildCrashed(f"the {self._name} worker died ({self._describe_exit()})") from error
+            kind = _UsedChildCrashed if used else ChildCrashed
+            raise kind(f"the {self._name} worker died ({self._describe_exit()})") from error
+        if state == _OK:
+            self._busy = False
+            return body
+        try:
+            failure = _decode_failure(body)
+        except msgspec.MsgspecError:
+            raise self._nonsense() from None
         self._busy = False
-        if state == _ERROR:
-            raise _decode_failure(body)
-        return body
+        raise failure
+
+    async def _exchange(self, job: Job, payload: bytes) -> tuple[int, bytes]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        header = msgspec.json.encode([job.module, job.function])
+        self._process.stdin.write(_HEADER.pack(_OK, len(header)) + header + _HEADER.pack(_OK, len(payload)))
+        self._process.stdin.write(payload)
+        await self._process.stdin.drain()
+        state, size = _HEADER.unpack(await self._process.stdout.readexactly(_HEADER.size))
+        if size > MOST_FRAME_BYTES or state not in (_OK, _ERROR):
+            raise self._nonsense()
+        return state, await self._process.stdout.readexactly(size)
+
+    def _nonsense(self) -> ChildCrashed:
+        """A child whose memory was taken over may write anything; it stays busy, and so is killed on its return."""
+        return ChildCrashed(f"the {self._name} worker answered nonsense and was killed")
 
     def _describe_exit(self) -> str:
         code = self._process.returncode
@@ -209,7 +290,7 @@ class _Child:
 
 
 def _encode_failure(error: FleetError) -> bytes:
-    problems = list(error.problems) if isinstance(error, RenderError) else []
+    problems = list(error.problems) if isinstance(error, RenderError | DocumentError) else []
     return msgspec.json.encode(
         _Failure(
             kind=type(error).__name__,
@@ -223,10 +304,12 @@ def _encode_failure(error: FleetError) -> bytes:
 
 def _decode_failure(body: bytes) -> FleetError:
     failure = msgspec.json.decode(body, type=_Failure)
-    if failure.kind == "RenderError":
-        return RenderError(failure.problems, reason=failure.reason)
-    kind = getattr(errors, failure.kind, FleetError)
-    error: FleetError = kind(failure.message, subject=failure.subject)
+    kind = getattr(errors, failure.kind, None)
+    if not isinstance(kind, type) or not issubclass(kind, FleetError):
+        kind = FleetError
+    if issubclass(kind, RenderError | DocumentError):
+        return kind(failure.problems, reason=failure.reason)
+    error = kind(failure.message, subject=failure.subject)
     error.reason = failure.reason
     return error
 
@@ -254,11 +337,17 @@ def _run(job: Job, payload: bytes) -> tuple[int, bytes]:
     except FleetError as error:
         return _ERROR, _encode_failure(error)
     except MemoryError:
-        return _ERROR, _encode_failure(
-            errors.ChildError("the worker ran out of its memory limit", reason="ChildMemory")
-        )
+        return _ERROR, _encode_failure(ChildError("the worker ran out of its memory limit", reason="ChildMemory"))
     except RecursionError:
-        return _ERROR, _encode_failure(errors.ChildError("the input is nested too deeply", reason="ChildRecursion"))
+        return _ERROR, _encode_failure(ChildError("the input is nested too deeply", reason="ChildRecursion"))
+    except Exception as error:  # noqa: BLE001 - a bug in a job is told by place; its text may hold what was parsed
+        return _ERROR, _encode_failure(ChildError(_describe_bug(error), reason="InternalError"))
+
+
+def _describe_bug(error: Exception) -> str:
+    *_, last = traceback.walk_tb(error.__traceback__)
+    frame, line = last
+    return f"{type(error).__name__} in {Path(frame.f_code.co_filename).name}:{line}"
 
 
 def _read_frame(source: BinaryIO) -> bytes | None:
