@@ -205,3 +205,16 @@ async def first_done(*coros: Coroutine[Any, Any, Any]) -> None:
         errors = [task.exception() for task in tasks if not task.cancelled()]
     for error in filter(None, errors):
         raise error
+
+
+def tell_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
+    """Send what the loop itself complains about to the log; a TLS connection that dies while it closes is no news."""
+
+    def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        message = str(context.get("message", ""))
+        if message == "Fatal error on SSL protocol":
+            log.debug("connection lost while closing", error=str(context.get("exception", "")))
+        else:
+            log.error("event loop", message=message, exc_info=context.get("exception"))
+
+    loop.set_exception_handler(handle)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleet.aio import tell_loop_errors
 from fleet.settings import Settings
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ async def serve(settings: Settings, *, on_ready: "Callable[[HubService, str], No
 
 
 class Signals:
-    """Sets an event at the first SIGTERM or SIGINT; the second ends the process at once."""
+    """Sets an event at the first SIGTERM or SIGINT; the second ends the process at once. Loop errors go to the log."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop
@@ -98,6 +99,7 @@ class Signals:
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
+        tell_loop_errors(loop)
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
             if self._stop.is_set():
