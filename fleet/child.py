@@ -304,11 +304,12 @@ def _encode_failure(error: FleetError) -> bytes:
 
 def _decode_failure(body: bytes) -> FleetError:
     failure = msgspec.json.decode(body, type=_Failure)
+    for carrier in (RenderError, DocumentError):
+        if failure.kind == carrier.__name__:
+            return carrier(failure.problems, reason=failure.reason)
     kind = getattr(errors, failure.kind, None)
     if not isinstance(kind, type) or not issubclass(kind, FleetError):
         kind = FleetError
-    if issubclass(kind, RenderError | DocumentError):
-        return kind(failure.problems, reason=failure.reason)
     error = kind(failure.message, subject=failure.subject)
     error.reason = failure.reason
     return error
