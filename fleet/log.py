@@ -7,12 +7,14 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+from structlog.types import Processor
 
 MASK = "***"
 _PATTERNS = (
     (re.compile(r"flt_[A-Za-z0-9_-]{8,}"), MASK),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {MASK}"),
-    (re.compile(r"(\w+://)[^/\s@]+@"), rf"\1{MASK}@"),
+    (re.compile(r"(\w+://)[^/\s\"'\\]+@"), rf"\1{MASK}@"),
+    (re.compile(r"\beyJ[\w-]{10,}\.[\w-]+\.[\w-]*"), MASK),
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MASK),
     (re.compile(r"(?i)([?&](?:token|access_token|sig|signature|password|secret)=)[^&\s]+"), rf"\1{MASK}"),
 )
@@ -29,26 +31,30 @@ def redact(text: str) -> str:
     return text
 
 
-def redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Redact every string value of a log event; the last processor before rendering."""
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = redact(value)
-    return event
+def _redacted(render: Processor) -> Processor:
+    """Redact the line and not its parts: containers, errors and tracebacks only become text in the renderer."""
+
+    def render_redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        return redact(str(render(logger, method, event)))
+
+    return render_redacted
 
 
 def configure(*, level: str = "info", form: str = "auto") -> None:
     """Set up structlog once. `form` is `json`, `text`, or `auto` (text on a terminal)."""
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=text) if text else structlog.processors.JSONRenderer()
+    # plain tracebacks: the default ones show local variables
+    console = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    renderer: Processor = console if text else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([] if text else [structlog.processors.format_exc_info]),
-            redact_event,
-            renderer,
+            _redacted(renderer),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
