@@ -80,6 +80,8 @@ class Client:
         at = ""
         while True:
             page = self._call(Request("GET", path, {**(query or {}), "limit": PAGE, "continue": at}))
+            if not isinstance(page, dict) or not isinstance(page.get("items"), list):
+                raise Unreachable(f"{self.connection.server} answered no list, as a hub would; check --server")
             items += page["items"]
             at = page.get("continue") or ""
             if not at:

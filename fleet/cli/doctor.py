@@ -13,6 +13,7 @@ import click
 
 from fleet import __version__
 from fleet.cli.client import Client, Refused, Unreachable
+from fleet.cli.connection import is_loopback
 from fleet.cli.exit import Exit, Failure
 from fleet.cli.option import connected, output
 from fleet.cli.table import align, clean, paint, print_value
@@ -167,6 +168,10 @@ def check_hub(client: Client) -> Iterator[Finding]:
     yield _check_version(status["version"])
     yield _check_skew(client)
     yield _check_token(client)
+    if server.startswith("http:") and not is_loopback(server):
+        yield Finding(
+            "tls", "warning", f"{server} is not encrypted", "who listens on the way reads the token: use https://"
+        )
 
 
 def _check_version(version: str) -> Finding:

@@ -2,6 +2,8 @@
 
 import difflib
 import importlib
+import io
+import sys
 from typing import Any, NamedTuple
 
 import click
@@ -94,7 +96,13 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; the entry point of the `fleet` script."""
+    """Run the command line; the entry point of the `fleet` script.
+
+    A terminal that cannot show a character gets its escape, not a traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     cli(prog_name="fleet")
 
 

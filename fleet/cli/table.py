@@ -8,9 +8,12 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Row = Mapping[str, Any]
 
@@ -60,7 +63,7 @@ def print_value(value: Any, output: str) -> None:
 
 
 def print_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
-    """Print a table; nothing at all for no rows."""
+    """Print a table; nothing at all for no rows. The last column is the one that may be long."""
     if not rows:
         return
     cells = [[clean(column.read(row)).strip() or "-" for column in columns] for row in rows]
@@ -134,19 +137,42 @@ _FOLDED = re.compile(r"[\r\x85\u2028\u2029]")
 """Line breaks to YAML: outside double quotes they would be read as other ones."""
 
 
+LEAST_ROOM = 32
+"""Places that the last cell needs beside the others on a terminal; with fewer it goes below them."""
+
+
 def _print_rich(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> None:
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column.title, no_wrap=column is not columns[-1], overflow="fold")
-    for line in cells:
-        table.add_row(
-            *(
-                Text(cell, style=_STYLES.get(cell, "") if column.state else "")
-                for cell, column in zip(line, columns, strict=True)
-            )
-        )
-    Console().print(table)
+    console = Console(highlight=False)
+    lines = [[Text(" ".join(cell.split()), style) for cell, style in _style(line, columns)] for line in cells]
+    titles = [Text(column.title, "bold") for column in columns]
+    *widths, longest = [max(text.cell_len for text in column) for column in zip(titles, *lines, strict=True)]
+    if console.width - sum(widths) - 2 * len(widths) >= min(LEAST_ROOM, longest):
+        table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+        for width in widths:
+            table.add_column(min_width=width, no_wrap=True)
+        for line in [titles, *lines]:
+            table.add_row(*line)
+        console.print(table)
+        return
+    for line in [titles, *lines]:
+        console.print(_join(line[:-1], widths), overflow="fold")
+        if line[-1].plain != "-":
+            console.print(Padding(line[-1], (0, 0, 0, 4)))
+
+
+def _join(cells: "Sequence[Text]", widths: Sequence[int]) -> "Text":
+    from rich.text import Text
+
+    for cell, width in zip(cells, widths, strict=True):
+        cell.pad_right(width - cell.cell_len)
+    return Text("  ").join(cells)
+
+
+def _style(line: Sequence[str], columns: Sequence[Column]) -> list[tuple[str, str]]:
+    """Pair cells with the colour of their word."""
+    return [(cell, _STYLES.get(cell, "") if column.state else "") for cell, column in zip(line, columns, strict=True)]

@@ -144,6 +144,14 @@ def _reply_once(listener: socket.socket, reply: bytes) -> None:
         connection.sendall(reply)
 
 
+def test_another_json_api_answers(hub: FakeHub) -> None:
+    """JSON alone does not make a hub."""
+    for body in ({"message": "hello"}, ["x"], "x"):
+        hub.on("GET targets", body)
+        result = hub.run("status", "shop")
+        assert (result.exit_code, "answered no list" in result.stderr) == (3, True)
+
+
 def test_denied_without_a_token(hub: FakeHub) -> None:
     """Exit 4, and the ways to give one."""
     hub.refuse("POST sync", 401, "this needs a token", "TokenMissing")

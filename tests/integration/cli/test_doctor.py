@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from fleet import __version__
-from fleet.cli.doctor import check_data, check_machine
+from fleet.cli.client import Client
+from fleet.cli.connection import Connection
+from fleet.cli.doctor import check_data, check_hub, check_machine
 from tests.integration.cli.hub import FakeHub, run, status
 
 NEAR = {"environments": ["dev"], "name": "ci", "role": "operator"}
@@ -102,6 +104,13 @@ def test_a_refused_token_fails(hub: FakeHub) -> None:
     hub.refuse("GET whoami", 401, "token ci was revoked", "TokenRevoked")
     found = _findings(hub, {"FLEET_TOKEN": "flt_x"})
     assert (found["token"]["state"], found["token"]["todo"]) == ("failed", "token ci was revoked (token: FLEET_TOKEN)")
+
+
+def test_a_token_in_the_clear_is_a_warning(hub: FakeHub) -> None:
+    """Beyond this machine, https is what protects it."""
+    hub.on("GET status", status())
+    far = Client(Connection(server=hub.url.replace("127.0.0.1", "127.1")))
+    assert [finding.state for finding in check_hub(far) if finding.check == "tls"] == ["warning"]
 
 
 def test_only_this_machine(tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ def test_exit_codes_reach_the_shell(hub: FakeHub) -> None:
     assert _fleet("wait", "--timeout", "1ms", *server).returncode == 124
 
 
+def test_a_poor_terminal_is_no_traceback(hub: FakeHub) -> None:
+    """A character that the encoding of the output lacks is replaced."""
+    hub.on_items("GET targets", target(message="für \u2192"))
+    command = [sys.executable, "-m", "fleet.cli", "status", "shop", "--server", hub.url]
+    environ = {"PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False, env=environ)
+    assert (ran.returncode, ran.stderr, ran.stdout.count("Current: f")) == (0, "", 1)
+
+
 def test_a_closed_pipe_is_no_traceback(hub: FakeHub) -> None:
     """`fleet status -o json | head -1` ends quietly."""
     hub.on_items("GET targets", *(target(f"c-{n}") for n in range(400)))

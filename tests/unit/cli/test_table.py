@@ -1,6 +1,7 @@
 """Rows on terminals and in pipes, YAML that kubectl reads alike, durations."""
 
 import io
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -53,15 +54,34 @@ def _on_terminal(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, str]], **
     return screen.getvalue()
 
 
+def _strip(text: str) -> list[str]:
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in text.splitlines()]
+
+
 ROW = {"name": "dev-1", "state": "Failed", "message": "[red]a long message[/red] that does not fit into one line"}
 
 
 def test_a_terminal_gets_colour_and_wrapping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Red for Failed; the last column wraps; markup in a message is text."""
+    """Red for Failed; long messages wrap; markup in a message is text."""
     text = _on_terminal(monkeypatch, [ROW])
     assert "\x1b[31mFailed" in text
     assert "[red]" in text
     assert len(text.splitlines()) > 2
+
+
+def test_a_narrow_terminal_gets_the_message_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is cut off, and names and states stay in columns."""
+    wide = _on_terminal(monkeypatch, [ROW], COLUMNS="60")
+    narrow = _on_terminal(monkeypatch, [ROW, {**ROW, "message": ""}], COLUMNS="40")
+    assert [line.split()[:2] for line in _strip(wide)[:2]] == [["NAME", "STATE"], ["dev-1", "Failed"]]
+    assert _strip(narrow) == [
+        "NAME   STATE",
+        "    MESSAGE",
+        "dev-1  Failed",
+        "    [red]a long message[/red] that does",
+        "    not fit into one line",
+        "dev-1  Failed",
+    ]
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
