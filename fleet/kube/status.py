@@ -5,7 +5,7 @@ as plain text, and a 409 means three different things. Source: apimachinery's `S
 kube-apiserver.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -97,7 +97,8 @@ def classify(
     )
     if code == 404:
         return NotFound(_explain_404(status, message), what=_missing(status, plural), causes=causes, subject=subject)
-    kind, reason = _sort(code, status, message, causes)
+    texts = [c.message for c in details.causes or ()] or [status.message if status else ""]
+    kind, reason = _sort(code, status, message, causes, texts)
     retry = _pause(code, headers, details)
     return kind(message, status=code, causes=causes, reason=reason, subject=subject, retry=retry)
 
@@ -113,7 +114,9 @@ _SIMPLE: dict[int, tuple[type[KubeError], str]] = {
 }
 
 
-def _sort(code: int, status: Status | None, message: str, causes: tuple[Cause, ...]) -> tuple[type[KubeError], str]:
+def _sort(
+    code: int, status: Status | None, message: str, causes: tuple[Cause, ...], texts: Sequence[str]
+) -> tuple[type[KubeError], str]:
     if code in _SIMPLE:
         return _SIMPLE[code]
     if code == 403:
@@ -121,7 +124,7 @@ def _sort(code: int, status: Status | None, message: str, causes: tuple[Cause, .
     if code == 409:
         return Conflict, "AlreadyExists" if status and status.reason == "AlreadyExists" else ""
     if code == 422:
-        return Invalid, "ImmutableField" if _is_immutable(message, causes) else ""
+        return Invalid, "ImmutableField" if _is_immutable(texts) else ""
     if code >= 500:
         return _sort_failure(code, message)
     return (Invalid, "BadRequest") if code >= 400 else (ServerFailure, "Redirected")
@@ -145,8 +148,8 @@ def _forbidden_reason(message: str, causes: tuple[Cause, ...]) -> str:
     return "AdmissionDenied" if "admission webhook" in message or "ValidatingAdmissionPolicy" in message else ""
 
 
-def _is_immutable(message: str, causes: tuple[Cause, ...]) -> bool:
-    texts = [cause.message for cause in causes] or [message]
+def _is_immutable(texts: Sequence[str]) -> bool:
+    """Look through whole messages: they quote the old value, which may be long, before they say what is wrong with it."""
     return any(mark in text for text in texts for mark in _IMMUTABLE_MARKS)
 
 
@@ -174,7 +177,11 @@ def _pause(code: int, headers: Mapping[str, str], details: _Details) -> After | 
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= MOST_MESSAGE else text[: MOST_MESSAGE - 1] + "…"
+    """Shorten a message in its middle: it begins with the field and ends with what is wrong."""
+    if len(text) <= MOST_MESSAGE:
+        return text
+    half = MOST_MESSAGE // 2
+    return f"{text[: half - 1]}…{text[-half:]}"
 
 
 def is_field_conflict(error: KubeError) -> bool:

@@ -37,6 +37,7 @@ def cause(reason: str, field: str = "", message: str = "") -> dict[str, str]:
 TYPED = "failed to create typed patch object (d/a; /v1, Kind=ConfigMap): .datum: field not declared in schema"
 WEBHOOK = 'Internal error occurred: failed calling webhook "x.example.com": failed to call webhook: connection refused'
 IMMUTABLE = cause("FieldValueInvalid", "spec.selector", "Invalid value: {}: field is immutable")
+QUOTED = cause("FieldValueInvalid", "spec.template", f"Invalid value: {'x' * 5000}: field is immutable")
 STATEFUL = cause("FieldValueForbidden", "spec", "Forbidden: updates to statefulset spec for fields other than ...")
 
 
@@ -59,6 +60,7 @@ STATEFUL = cause("FieldValueForbidden", "spec", "Forbidden: updates to statefuls
         (422, body("invalid", "Invalid", causes=[cause("FieldValueInvalid")]), Invalid, "Invalid", OnChange()),
         (422, body("invalid", "Invalid", causes=[IMMUTABLE]), Invalid, "ImmutableField", OnChange()),
         (422, body("invalid", "Invalid", causes=[STATEFUL]), Invalid, "ImmutableField", OnChange()),
+        (422, body("invalid", "Invalid", causes=[QUOTED]), Invalid, "ImmutableField", OnChange()),
         (429, body("slow down"), Throttled, "Throttled", After(1.0)),
         (429, body("slow down", retryAfterSeconds=7), Throttled, "Throttled", After(7.0)),
         (500, body(TYPED), Invalid, "SchemaMismatch", OnChange()),
