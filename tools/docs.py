@@ -169,7 +169,7 @@ def check_commands(page: Path, group: click.Group, targets: set[str]) -> Iterato
 
 def split_command(line: str) -> list[str]:
     """Split a line as a shell does, up to a pipe, a redirection or a comment."""
-    words = shlex.split(line, comments=True)
+    words = shlex.split(re.sub(r"\$\([^)]*\)", "OUTPUT", line), comments=True)
     stop = next((i for i, word in enumerate(words) if word in ("|", "||", "&&", ">", ">>", ";", "&")), len(words))
     return words[:stop]
 
@@ -178,6 +178,8 @@ def explain_command(command: click.Command, words: list[str]) -> str:
     """Say what is wrong with a command line; empty for nothing."""
     context = click.Context(command)
     for index, word in enumerate(words):
+        if word.startswith("[") or word == "COMMAND":  # placeholders of a usage line
+            continue
         if isinstance(command, click.Group) and not word.startswith("-"):
             found = command.get_command(context, word)
             return explain_command(found, words[index + 1 :]) if found else f"there is no command {word}"
@@ -220,6 +222,8 @@ def _reason_nodes(node: ast.AST) -> Iterator[ast.expr]:
             yield value
         case ast.Call(func=ast.Name(id="change" | "Verdict"), args=[_, ast.expr() as value, *_]):
             yield from _choices(value)
+        case ast.Call(func=ast.Attribute(attr="_note" | "_audit"), args=arguments):
+            yield from arguments
         case ast.Tuple(elts=[ast.Attribute(value=ast.Name(id="Action")), ast.expr() as value, *_]):
             yield from _choices(value)
 
