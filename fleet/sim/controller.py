@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fleet.sim import ownership
+from fleet.sim import intake, ownership
 from fleet.sim.reading import key_of
 from fleet.sim.resource import Resource
 from fleet.sim.state import State
@@ -109,7 +109,8 @@ class Engine:
         metadata |= {"uid": self.state.new_uid(), "creationTimestamp": self.state.timestamp()}
         if resource.counted:
             metadata["generation"] = 1
-        new = ownership.tracked(self.state, resource, None, {**obj, "metadata": metadata}, manager=MANAGER)
+        whole = intake.defaulted(self.state, resource, {**obj, "metadata": metadata})
+        new = ownership.tracked(self.state, resource, None, whole, manager=MANAGER)
         return self.state.storage.put(resource.collection, key_of(new), new)
 
     def write(self, live: Object, changed: Mapping[str, Any], *, subresource: str = "status") -> Object:
@@ -119,6 +120,8 @@ class Engine:
             return live
         group, _, _ = live["apiVersion"].rpartition("/")
         resource = self.resource(group, live["kind"])
+        if subresource == "binding":  # neither counted nor owned
+            return self.state.storage.put(resource.collection, key_of(live), new)
         if resource.counted and new.get("spec") != live.get("spec"):
             new["metadata"] = {**new["metadata"], "generation": live["metadata"].get("generation", 0) + 1}
         tracked = ownership.tracked(self.state, resource, live, new, manager=MANAGER, subresource=subresource)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from fleet.sim import typed
+from fleet.sim import typed, wire
 from fleet.sim.fields import FieldSet, Path, path_text
 from fleet.sim.schema import Object, Schema
 
@@ -225,7 +225,7 @@ def update(model: Model, write: Write, live: Object | None, new: Object) -> Obje
     bare = without_managed(new)
     if not managed and live is not None:
         return bare
-    before = _blank(new) if live is None else without_managed(live)
+    before = _blank(model, new) if live is None else without_managed(live)
     return _with_managed(bare, _capped(_tracked(model, write, before, bare, managed)))
 
 
@@ -250,7 +250,13 @@ def _decode_or_nothing(entries: Any) -> Managed:
         return {}
 
 
-def _blank(obj: Object) -> Object:
+def _blank(model: Model, obj: Object) -> Object:
+    """Return an object of the kind in which nothing is set, as the server writes it: some fields are never left out."""
+    schema = model.versions[obj["apiVersion"]]
+    return wire.read(schema, _head(obj)).obj if schema.name else _head(obj)
+
+
+def _head(obj: Object) -> Object:
     return {"apiVersion": obj["apiVersion"], "kind": obj["kind"]}
 
 
@@ -311,10 +317,10 @@ def apply(model: Model, write: Write, live: Object | None, applied: Object, *, f
         BadApply: the configuration does not fit the schema.
     """
     managed = decode(_entries_of(live)) if live is not None else {}
-    before = _blank(applied) if live is None else without_managed(live)
+    before = _head(applied) if live is None else without_managed(live)
     if live is not None and not managed:
         first = replace(write, manager=BEFORE_FIRST_APPLY)
-        managed = _tracked(model, first, _blank(live), before, {})
+        managed = _tracked(model, first, _blank(model, live), before, {})
     merged, managed = _apply(model, write, before, applied, managed, force=force)
     new = before if merged is None else merged
     if write.manager == _KUBECTL and new["metadata"].get("annotations", {}).get(LAST_APPLIED):

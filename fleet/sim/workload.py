@@ -1,19 +1,14 @@
 """Controllers of workloads: Deployment, ReplicaSet, StatefulSet, DaemonSet, Job, PersistentVolumeClaim, Service."""
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from fleet.sim.controller import Engine, Trigger, Work
 from fleet.sim.deletion import DeleteOptions, begin
+from fleet.sim.dependent import age_s, condition_of, labelled, owned, owner_reference, template_hash
+from fleet.sim.deployment import keep_deployment
 from fleet.sim.reading import key_of
-from fleet.sim.representation import encode
 from fleet.sim.storage import Collection, Event, Key, Object
-
-REVISION: Final = "deployment.kubernetes.io/revision"
-HASH: Final = "pod-template-hash"
-_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 
 
 def triggers() -> list[Trigger]:
@@ -39,181 +34,7 @@ def _on_node(collection: Collection, event: Event) -> list[tuple[Work, Key]]:
     return [(keep_all_daemons, ("", ""))] if collection == ("", "nodes") and event.type != "MODIFIED" else []
 
 
-# Deployments.
-
-
-def keep_deployment(engine: Engine, key: Key) -> None:
-    """Roll a deployment's pods to its template, one replica set per template, and tell how far it is."""
-    deployment = engine.get("apps", "Deployment", key)
-    if deployment is None or "deletionTimestamp" in deployment["metadata"]:
-        return
-    wanted = deployment["spec"].get("replicas", 1)
-    digest = template_hash(deployment["spec"]["template"])
-    sets = _owned(engine, "apps", "ReplicaSet", deployment)
-    new = next((s for s in sets if s["metadata"]["labels"].get(HASH) == digest), None)
-    if deployment["spec"].get("paused") and new is None:
-        return
-    if new is None:
-        new = engine.create(_replica_set(deployment, digest, _next_revision(sets)))
-        sets.append(new)
-    new = _resize(engine, new, wanted)
-    old = [s for s in sets if s["metadata"]["uid"] != new["metadata"]["uid"]]
-    if new.get("status", {}).get("availableReplicas", 0) >= wanted:
-        old = [_resize(engine, s, 0) for s in old]
-    deployment = _note_revision(engine, deployment, new)
-    _tell_deployment(engine, deployment, new, old)
-
-
-def _resize(engine: Engine, owner: Object, replicas: int) -> Object:
-    return engine.write(owner, {"spec": {**owner["spec"], "replicas": replicas}}, subresource="")
-
-
-def _next_revision(sets: Sequence[Object]) -> int:
-    return max((int(s["metadata"]["annotations"].get(REVISION, "0")) for s in sets), default=0) + 1
-
-
-def _replica_set(deployment: Object, digest: str, revision: int) -> Object:
-    spec = deployment["spec"]
-    template = _labelled(spec["template"], {HASH: digest})
-    selector = {**spec["selector"], "matchLabels": {**spec["selector"].get("matchLabels", {}), HASH: digest}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "ReplicaSet",
-        "metadata": {
-            "name": f"{deployment['metadata']['name']}-{digest}",
-            "namespace": deployment["metadata"]["namespace"],
-            "labels": template["metadata"]["labels"],
-            "annotations": {REVISION: str(revision)},
-            "ownerReferences": [owner_reference(deployment)],
-        },
-        "spec": {"replicas": spec.get("replicas", 1), "selector": selector, "template": template},
-    }
-
-
-def _note_revision(engine: Engine, deployment: Object, new: Object) -> Object:
-    metadata = deployment["metadata"]
-    annotations = {**(metadata.get("annotations") or {}), REVISION: new["metadata"]["annotations"][REVISION]}
-    return engine.write(deployment, {"metadata": {**metadata, "annotations": annotations}}, subresource="")
-
-
-def _tell_deployment(engine: Engine, deployment: Object, new: Object, old: Iterable[Object]) -> None:
-    statuses = [s.get("status", {}) for s in (new, *old)]
-    wanted = deployment["spec"].get("replicas", 1)
-    ready = sum(s.get("readyReplicas", 0) for s in statuses)
-    counts = {
-        "replicas": sum(s.get("replicas", 0) for s in statuses),
-        "updatedReplicas": statuses[0].get("replicas", 0),
-        "readyReplicas": ready,
-        "availableReplicas": sum(s.get("availableReplicas", 0) for s in statuses),
-        "unavailableReplicas": max(wanted - ready, 0),
-    }
-    status = {name: count for name, count in counts.items() if count}
-    status["observedGeneration"] = deployment["metadata"]["generation"]
-    done = counts["updatedReplicas"] == counts["replicas"] == wanted <= statuses[0].get("availableReplicas", 0)
-    progress = _progressing(engine, deployment, status, new["metadata"]["name"], done=done)
-    enough = counts["availableReplicas"] >= wanted - wanted // 4
-    available = _available(engine, deployment, enough=enough)
-    engine.write(deployment, {"status": {**status, "conditions": [available, progress]}})
-    if not done and progress["status"] == "True":
-        engine.again(keep_deployment, key_of(deployment), after_s=_deadline_s(deployment))
-
-
-def _deadline_s(deployment: Object) -> float:
-    return float(deployment["spec"].get("progressDeadlineSeconds") or 600)
-
-
-def _condition_of(obj: Object, kind: str) -> dict[str, str]:
-    conditions = obj.get("status", {}).get("conditions") or ()
-    return next((condition for condition in conditions if condition["type"] == kind), {})
-
-
-def _available(engine: Engine, deployment: Object, *, enough: bool) -> dict[str, str]:
-    if enough:
-        reason, message = "MinimumReplicasAvailable", "Deployment has minimum availability."
-    else:
-        reason, message = "MinimumReplicasUnavailable", "Deployment does not have minimum availability."
-    before = _condition_of(deployment, "Available")
-    return _condition(engine, before, ("Available", "True" if enough else "False", reason, message))
-
-
-def _progressing(
-    engine: Engine, deployment: Object, status: Mapping[str, Any], name: str, *, done: bool
-) -> dict[str, str]:
-    before = _condition_of(deployment, "Progressing")
-    if done:
-        message = f'ReplicaSet "{name}" has successfully progressed.'
-        return _condition(engine, before, ("Progressing", "True", "NewReplicaSetAvailable", message))
-    known = {name: value for name, value in deployment.get("status", {}).items() if name != "conditions"}
-    moved = known != dict(status) or not before or before["reason"] == "NewReplicaSetAvailable"
-    if not moved and before["status"] == "False":
-        return before
-    if not moved and _age_s(engine, before["lastUpdateTime"]) >= _deadline_s(deployment):
-        message = f'ReplicaSet "{name}" has timed out progressing.'
-        return _condition(engine, before, ("Progressing", "False", "ProgressDeadlineExceeded", message))
-    message = f'ReplicaSet "{name}" is progressing.'
-    if not moved:
-        return before
-    fresh = _condition(engine, before, ("Progressing", "True", "ReplicaSetUpdated", message))
-    return {**fresh, "lastUpdateTime": engine.state.timestamp()}
-
-
-def _age_s(engine: Engine, timestamp: str) -> float:
-    then = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return (engine.state.now() - then).total_seconds()
-
-
-def _condition(engine: Engine, before: Mapping[str, str], said: tuple[str, str, str, str]) -> dict[str, str]:
-    """Return a condition that says (type, status, reason, message); its times move only when its value does."""
-    kind, value, reason, message = said
-    now = engine.state.timestamp()
-    same = before.get("status") == value and before.get("reason") == reason
-    return {
-        "type": kind,
-        "status": value,
-        "lastUpdateTime": before["lastUpdateTime"] if same else now,
-        "lastTransitionTime": before["lastTransitionTime"] if before.get("status") == value else now,
-        "reason": reason,
-        "message": message,
-    }
-
-
 # Pods of an owner.
-
-
-def template_hash(template: Any) -> str:
-    """Return the short name of a pod template, as used in names of replica sets and revisions."""
-    number = int.from_bytes(hashlib.sha256(encode(_sorted(template))).digest()[:8], "big")
-    letters = ""
-    while len(letters) < 10:
-        number, index = divmod(number, len(_ALPHABET))
-        letters += _ALPHABET[index]
-    return letters
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _sorted(value[name]) for name in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
-
-
-def _labelled(template: Object, labels: Mapping[str, str]) -> Object:
-    metadata = template.get("metadata") or {}
-    return {**template, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}}
-
-
-def owner_reference(owner: Object) -> dict[str, Any]:
-    return {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-
-
-def _owned(engine: Engine, group: str, kind: str, owner: Object) -> list[Object]:
-    return engine.dependents(group, kind, owner["metadata"]["uid"])
 
 
 def _alive(pods: Iterable[Object]) -> list[Object]:
@@ -232,16 +53,17 @@ def _pod(owner: Object, name: str, template: Object, node: str = "") -> Object:
         "metadata": {
             **{part: metadata[part] for part in ("labels", "annotations") if metadata.get(part)},
             "name": name,
+            "generateName": f"{owner['metadata']['name']}-",
             "namespace": owner["metadata"]["namespace"],
             "ownerReferences": [owner_reference(owner)],
         },
         "spec": spec,
-        "status": {"phase": "Pending"},
+        "status": {"phase": "Pending", "qosClass": "BestEffort"},
     }
 
 
 def is_ready(pod: Object) -> bool:
-    return _condition_of(pod, "Ready").get("status") == "True"
+    return condition_of(pod, "Ready").get("status") == "True"
 
 
 def _delete_pod(engine: Engine, pod: Object) -> None:
@@ -259,15 +81,17 @@ def keep_replica_set(engine: Engine, key: Key) -> None:
     if owner is None or "deletionTimestamp" in owner["metadata"]:
         return
     wanted = owner["spec"].get("replicas", 1)
-    pods = _alive(_owned(engine, "", "Pod", owner))
+    pods = _alive(owned(engine, "", "Pod", owner))
     for _ in range(wanted - len(pods)):
         name = f"{owner['metadata']['name']}-{engine.state.new_suffix()}"
         pods.append(engine.create(_pod(owner, name, owner["spec"]["template"])))
     surplus = sorted(pods, key=is_ready)[: max(len(pods) - wanted, 0)]
     for pod in surplus:
         _delete_pod(engine, pod)
-    pods = _alive(_owned(engine, "", "Pod", owner))
+    everything = owned(engine, "", "Pod", owner)
+    pods = _alive(everything)
     status = {"replicas": len(pods), "observedGeneration": owner["metadata"]["generation"]}
+    status["terminatingReplicas"] = sum("deletionTimestamp" in pod["metadata"] for pod in everything)
     status |= {"fullyLabeledReplicas": len(pods)} if pods else {}
     engine.write(owner, {"status": status | _counts(pods, "readyReplicas", "availableReplicas")})
 
@@ -282,8 +106,8 @@ def keep_stateful_set(engine: Engine, key: Key) -> None:
         return
     wanted = owner["spec"].get("replicas", 1)
     revision = f"{key[1]}-{template_hash(owner['spec']['template'])}"
-    template = _labelled(owner["spec"]["template"], {"controller-revision-hash": revision})
-    pods = {pod["metadata"]["name"]: pod for pod in _owned(engine, "", "Pod", owner)}
+    template = labelled(owner["spec"]["template"], {"controller-revision-hash": revision})
+    pods = {pod["metadata"]["name"]: pod for pod in owned(engine, "", "Pod", owner)}
     names = [f"{key[1]}-{number}" for number in range(wanted)]
     for name in names:
         if name not in pods:
@@ -319,7 +143,7 @@ def _roll_one(engine: Engine, pods: Sequence[Object], revision: str) -> None:
 
 
 def _tell_stateful_set(engine: Engine, owner: Object, revision: str) -> None:
-    pods = _alive(_owned(engine, "", "Pod", owner))
+    pods = _alive(owned(engine, "", "Pod", owner))
     updated = [pod for pod in pods if _revision_of(pod) == revision]
     done = len(updated) == len(pods) == owner["spec"].get("replicas", 1) and all(is_ready(pod) for pod in pods)
     before = owner.get("status", {})
@@ -350,15 +174,15 @@ def keep_daemon_set(engine: Engine, key: Key) -> None:
     if owner is None or "deletionTimestamp" in owner["metadata"]:
         return
     digest = template_hash(owner["spec"]["template"])
-    template = _labelled(owner["spec"]["template"], {"controller-revision-hash": digest})
+    template = labelled(owner["spec"]["template"], {"controller-revision-hash": digest})
     nodes = [node["metadata"]["name"] for node in engine.items("", "Node")]
-    by_node = {pod["spec"].get("nodeName"): pod for pod in _alive(_owned(engine, "", "Pod", owner))}
+    by_node = {pod["spec"].get("nodeName"): pod for pod in _alive(owned(engine, "", "Pod", owner))}
     for node in nodes:
         if node not in by_node:
             engine.create(_pod(owner, f"{key[1]}-{engine.state.new_suffix()}", template, node))
         elif _revision_of(by_node[node]) != digest:
             _delete_pod(engine, by_node[node])
-    pods = _alive(_owned(engine, "", "Pod", owner))
+    pods = _alive(owned(engine, "", "Pod", owner))
     updated = sum(_revision_of(pod) == digest for pod in pods)
     ready = sum(is_ready(pod) for pod in pods)
     status = {
@@ -377,10 +201,10 @@ def keep_job(engine: Engine, key: Key) -> None:
     job = engine.get("batch", "Job", key)
     if job is None or "deletionTimestamp" in job["metadata"] or job["spec"].get("suspend"):
         return
-    if _condition_of(job, "Complete") or _condition_of(job, "Failed"):
+    if condition_of(job, "Complete") or condition_of(job, "Failed"):
         _expire_job(engine, job)
         return
-    pods = _owned(engine, "", "Pod", job)
+    pods = owned(engine, "", "Pod", job)
     phases = [pod.get("status", {}).get("phase") for pod in pods]
     done, failed, active = phases.count("Succeeded"), phases.count("Failed"), len(_alive(pods))
     completions = job["spec"].get("completions") or 1
@@ -423,8 +247,8 @@ def _expire_job(engine: Engine, job: Object) -> None:
     ttl_s = job["spec"].get("ttlSecondsAfterFinished")
     if ttl_s is None:
         return
-    ended = (_condition_of(job, "Complete") or _condition_of(job, "Failed"))["lastTransitionTime"]
-    left_s = ttl_s - _age_s(engine, ended)
+    ended = (condition_of(job, "Complete") or condition_of(job, "Failed"))["lastTransitionTime"]
+    left_s = ttl_s - age_s(engine, ended)
     if left_s > 0:
         engine.again(keep_job, key_of(job), after_s=left_s)
     else:
@@ -453,7 +277,7 @@ def keep_service(engine: Engine, key: Key) -> None:
     if (
         service is None
         or not service["spec"].get("selector")
-        or _owned(engine, "discovery.k8s.io", "EndpointSlice", service)
+        or owned(engine, "discovery.k8s.io", "EndpointSlice", service)
     ):
         return
     labels = {
