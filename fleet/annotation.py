@@ -1,5 +1,6 @@
 """Annotations and labels that mean something to fleet, and what Flux and Argo CD call the same. Pure."""
 
+import re
 from collections.abc import Mapping
 
 from fleet.object import Adopt, Apply, Flags
@@ -26,6 +27,7 @@ HOOKS = ("argocd.argoproj.io/hook", "helm.sh/hook")
 OPT_OUT_PREFIXES = ("fleet/", "kustomize.toolkit.fluxcd.io/")
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 
+_WAVE = re.compile(r"[+-]?[0-9]{1,9}")
 _SSA_WORDS = {
     "merge": Apply.MERGE,
     "if-not-present": Apply.IF_NOT_PRESENT,
@@ -67,7 +69,4 @@ def _parse_adopt(word: str) -> Adopt | None:
 
 
 def _parse_wave(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        return 0
+    return int(text) if _WAVE.fullmatch(text.strip()) else 0
