@@ -15,6 +15,7 @@ COPY requirements/build.txt requirements/run.txt requirements/
 RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt
 RUN python -m venv /opt/fleet && /opt/fleet/bin/pip install --require-hashes --only-binary :all: -r requirements/run.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY clusters.d clusters.d
 COPY fleet fleet
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
 RUN /opt/fleet/bin/pip install --no-deps --no-index /dist/*.whl

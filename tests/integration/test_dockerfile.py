@@ -66,6 +66,8 @@ def test_build_stage_installs_a_working_fleet(stages: dict[str, Stage], tmp_path
         [program, "validate", ROOT / "clusters.d"], cwd=tmp_path, text=True, capture_output=True, check=False
     )
     assert example.returncode == 0, example.stdout + example.stderr
+    site = next((tmp_path / "opt" / "fleet" / "lib").glob("python*/site-packages"))
+    assert (site / "fleet/cli/demo/clusters.d/cluster.yaml").is_file()
     listed = subprocess.run([tmp_path / "opt/fleet/bin/pip", "list"], text=True, capture_output=True, check=True).stdout
     assert "pytest" not in listed
     assert "hatchling" not in listed
