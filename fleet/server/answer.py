@@ -34,6 +34,9 @@ MANY_ROWS = 300
 """From here on encoding takes longer than a hop to a thread, and other requests would notice."""
 COMPRESS_FROM_BYTES = 2048
 
+CHALLENGE = {"WWW-Authenticate": 'Bearer realm="fleet"'}
+"""Goes with every 401."""
+
 T = TypeVar("T")
 
 _STATUS: tuple[tuple[type[FleetError], int], ...] = (
@@ -67,12 +70,16 @@ class Exit:
     async def json(self, value: Any, *, status: int = 200, secret: bool = False) -> web.Response:
         """Answer a value as JSON. `secret` leaves it as it is: a new token must be seen once."""
         encode = msgspec.json.encode if secret else encode_redacted
-        many = len(getattr(value, "items", ())) > MANY_ROWS if isinstance(value, msgspec.Struct) else False
-        body = await self.run(encode, value) if many else encode(value)
+        body = await self.run(encode, value) if _is_long(value) else encode(value)
         response = web.Response(body=body, status=status, content_type="application/json", charset="utf-8")
         if len(body) >= COMPRESS_FROM_BYTES:
             response.enable_compression()
         return response
+
+
+def _is_long(value: Any) -> bool:
+    parts = msgspec.structs.astuple(value) if isinstance(value, msgspec.Struct) else ()
+    return any(isinstance(part, tuple) and len(part) > MANY_ROWS for part in parts)
 
 
 def encode_redacted(value: Any) -> bytes:
@@ -135,7 +142,7 @@ def problem(error: FleetError, headers: Mapping[str, str] | None = None) -> web.
         reason=error.reason,
         problems=tuple(map(str, problems)),
     )
-    challenge = {"WWW-Authenticate": 'Bearer realm="fleet"'} if status == 401 else {}
+    challenge = CHALLENGE if status == 401 else {}
     return web.Response(
         body=encode_redacted(document),
         status=status,

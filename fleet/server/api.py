@@ -103,7 +103,7 @@ OPERATIONS: tuple[Operation, ...] = (
         carry_out=read.diff_target,
         takes=Paging,
         answers=Page[PlannedRow],
-        refusals=(404, 409, 502, 503, 504),
+        refusals=(404, 409, 502),
     ),
     Operation(
         method="GET",
@@ -112,7 +112,7 @@ OPERATIONS: tuple[Operation, ...] = (
         carry_out=read.render_target,
         takes=RevisionChoice,
         answers=Rendering,
-        refusals=(404, 409, 422, 502, 503, 504),
+        refusals=(404, 409, 422, 502),
     ),
     Operation(
         method="GET",
@@ -130,7 +130,6 @@ OPERATIONS: tuple[Operation, ...] = (
         carry_out=read.list_events,
         takes=EventFilter,
         answers=Page[Event],
-        refusals=(503,),
         streams=True,
     ),
     Operation(
@@ -161,7 +160,7 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=PauseBody,
         answers=PauseRow,
         needs=Role.OPERATOR,
-        refusals=(404, 503),
+        refusals=(404,),
     ),
     Operation(
         method="POST",
@@ -171,7 +170,7 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=ResumeBody,
         answers=Resumed,
         needs=Role.OPERATOR,
-        refusals=(409, 503),
+        refusals=(409,),
     ),
     Operation(
         method="POST",
@@ -181,7 +180,7 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=RestartBody,
         answers=Restarted,
         needs=Role.OPERATOR,
-        refusals=(404, 409, 502, 503, 504),
+        refusals=(404, 409, 502),
     ),
     Operation(
         method="GET",
@@ -201,7 +200,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=NewToken,
         needs=Role.ADMIN,
         status=201,
-        refusals=(409, 503),
+        refusals=(409,),
         secret=True,
     ),
     Operation(
@@ -211,7 +210,7 @@ OPERATIONS: tuple[Operation, ...] = (
         carry_out=verb.revoke_token,
         answers=Revoked,
         needs=Role.ADMIN,
-        refusals=(404, 503),
+        refusals=(404,),
     ),
 )
 

@@ -16,11 +16,13 @@ from fleet.metric import counter, histogram
 from fleet.server.address import Address, HostRule
 from fleet.server.answer import Exit, error_of, problem
 from fleet.server.api import Api
-from fleet.server.health import Metrics, Probes
+from fleet.server.health import Admission, Metrics, Probes
 from fleet.server.identity import Gate
 from fleet.server.intake import MOST_BODY_BYTES
 from fleet.server.listener import Listeners, listen
 from fleet.server.nearest import suggest
+from fleet.server.openapi import DOCUMENT_PATH, document
+from fleet.server.page import StatusPage
 from fleet.server.stream import Streams
 from fleet.settings import Settings
 from fleet.store.token import Role
@@ -111,7 +113,17 @@ def make_app(hub: Hub, settings: Settings, listeners: Listeners, out: Exit, stre
     Probes(hub).add_routes(app.router)
     Metrics(out, admit_reader).add_routes(app.router)
     Api(hub, gate, out, streams).add_routes(app.router)
+    StatusPage(hub, gate, out).add_routes(app.router)
+    app.router.add_get(DOCUMENT_PATH, _describe(out, admit_reader))
     return app
+
+
+def _describe(out: Exit, admit: Admission) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await admit(request)
+        return await out.json(document())
+
+    return handle
 
 
 @web.middleware

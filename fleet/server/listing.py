@@ -11,7 +11,7 @@ import msgspec
 from fleet.errors import RequestError
 from fleet.hub.view import TargetRow
 from fleet.reconcile.status import State
-from fleet.server.model import Filter, Page, Paging
+from fleet.server.model import Filter, Page, PageFilter, Paging
 from fleet.server.nearest import suggest
 from fleet.server.selector import Selector, parse_selector
 
@@ -50,7 +50,7 @@ class Scope:
     selector: Selector
 
     @classmethod
-    def parse(cls, query: Filter, states: Iterable[str] = TARGET_STATES) -> "Scope":
+    def parse(cls, query: PageFilter, states: Iterable[str] = TARGET_STATES) -> "Scope":
         """Parse a filter. Raises: RequestError for a state or selector that is none."""
         return cls(
             apps=parse_names(query.app),
@@ -80,7 +80,7 @@ def _meant(name: str, names: frozenset[str]) -> bool:
     return not names or name in names
 
 
-def paginate(rows: Iterable[T], key: Callable[[T], Key], paging: Paging) -> Page[T]:
+def paginate(rows: Iterable[T], key: Callable[[T], Key], paging: Paging | Filter) -> Page[T]:
     """Return the page that `paging` asks for, in the order of `key`, which must be unique.
 
     A row that comes or goes between two pages moves no other row.

@@ -11,13 +11,17 @@ from fleet.store.token import Role
 
 T = TypeVar("T")
 
+MOST_EVENTS = 1000
+
 _NAMES = "; several with commas"
 Limit = Annotated[int, Meta(ge=0, le=10_000, description="Most items of this page; 0 = all.")]
 Continue = Annotated[str, Meta(description="`continue` of the page before.")]
 AppFilter = Annotated[str, Meta(description=f"Apps{_NAMES}.")]
 ClusterFilter = Annotated[str, Meta(description=f"Clusters{_NAMES}.")]
-Name = Annotated[str, Meta(pattern=r"\A([a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?)?\Z")]
-TokenName = Annotated[str, Meta(pattern=r"\A[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z")]
+_LABEL = "[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
+# the look-ahead keeps Python's $ from passing a last newline; readers of the schema see nothing but the end
+Name = Annotated[str, Meta(pattern=rf"^({_LABEL})?$(?!\n)")]
+TokenName = Annotated[str, Meta(pattern=rf"^{_LABEL}$(?!\n)")]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,8 +39,8 @@ class Paging(Model, frozen=True, kw_only=True):
     after: Continue = msgspec.field(name="continue", default="")
 
 
-class Filter(Paging, frozen=True, kw_only=True):
-    """Parameters of lists of targets, apps and clusters."""
+class PageFilter(Model, frozen=True, kw_only=True):
+    """Which targets the status page shows."""
 
     app: AppFilter = ""
     cluster: ClusterFilter = ""
@@ -45,6 +49,13 @@ class Filter(Paging, frozen=True, kw_only=True):
     label: Annotated[
         str, Meta(description="Label selector over the labels of clusters: `region=eu,tier in (a,b)`.")
     ] = ""
+
+
+class Filter(PageFilter, frozen=True, kw_only=True):
+    """Parameters of lists of targets, apps and clusters."""
+
+    limit: Limit = 0
+    after: Continue = msgspec.field(name="continue", default="")
 
 
 class RepositoryFilter(Paging, frozen=True, kw_only=True):
@@ -59,8 +70,9 @@ class EventFilter(Model, frozen=True, kw_only=True):
 
     since: Annotated[int, Meta(ge=-1, description="Events after this number; -1 = the newest.")] = -1
     limit: Annotated[
-        int | None, Meta(description="Most events: 100 unless told; of a stream: how many old ones first.")
-    ] = None
+        int,
+        Meta(ge=0, le=MOST_EVENTS, description="Most events; 0 = 100. Of a stream: how many old ones come first."),
+    ] = 0
     cluster: Annotated[str, Meta(description="One cluster.")] = ""
     app: Annotated[str, Meta(description="One app.")] = ""
     kind: Annotated[

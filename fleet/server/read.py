@@ -34,7 +34,6 @@ from fleet.store.event import Event
 T = TypeVar("T")
 
 EVENTS = 100
-MOST_EVENTS = 1000
 
 
 def not_found(what: str, name: str, known: Iterable[str]) -> RequestError:
@@ -150,7 +149,7 @@ async def find_commit(call: Call, query: Paging) -> Page[WhereRow]:
 
 async def list_events(call: Call, query: EventFilter) -> Page[Event]:
     """Answer events, oldest first: the newest, or those after `since`, page by page."""
-    since, limit = event_start(query), event_limit(query)
+    since, limit = event_start(query), query.limit or EVENTS
     rows = await call.hub.events(since=since, limit=limit, cluster=query.cluster, app=query.app, kind=query.kind)
     more = since >= 0 and len(rows) == limit
     return Page(items=tuple(rows), after=str(rows[-1].seq) if more else "")
@@ -161,15 +160,6 @@ def event_start(query: EventFilter) -> int:
     if query.after and not (query.after.isascii() and query.after.isdigit() and len(query.after) < 19):
         raise RequestError("continue is not one that this list gave; start over without it", reason="ContinueInvalid")
     return int(query.after) if query.after else query.since
-
-
-def event_limit(query: EventFilter) -> int:
-    """Return how many events to answer at most."""
-    if query.limit is None or query.limit == 0:
-        return EVENTS
-    if not 0 < query.limit <= MOST_EVENTS:
-        raise RequestError(f"limit: {query.limit} is not between 1 and {MOST_EVENTS}", reason="InvalidQueryParameter")
-    return query.limit
 
 
 async def list_pauses(call: Call, query: Paging) -> Page[PauseRow]:

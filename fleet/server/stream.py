@@ -19,7 +19,6 @@ HEARTBEAT_S = 15.0
 WRITE_S = 30.0
 """A reader that takes nothing for so long is gone."""
 MOST_STREAMS = 256
-MOST_BEFORE = 1000
 
 OPEN = gauge("fleet_event_streams", "Readers of the event stream.")
 
@@ -72,8 +71,9 @@ class Streams:
         start = newest[-1].seq if newest else 0
         if not query.limit:
             return start, []
-        count = min(max(query.limit, 0), MOST_BEFORE)
-        before = await self._hub.events(since=-1, limit=count, cluster=query.cluster, app=query.app, kind=query.kind)
+        before = await self._hub.events(
+            since=-1, limit=query.limit, cluster=query.cluster, app=query.app, kind=query.kind
+        )
         return max([start, *(event.seq for event in before)]), list(before)
 
     async def _serve(
