@@ -39,6 +39,7 @@ _IMMUTABLE_MARKS = (
     "is immutable",
     "Forbidden: updates to",
     "may not be changed",
+    "may not change fields other than",
     "cannot change ",
 )
 _TOO_LARGE = "request is too large"

@@ -38,6 +38,9 @@ TYPED = "failed to create typed patch object (d/a; /v1, Kind=ConfigMap): .datum:
 WEBHOOK = 'Internal error occurred: failed calling webhook "x.example.com": failed to call webhook: connection refused'
 IMMUTABLE = cause("FieldValueInvalid", "spec.selector", "Invalid value: {}: field is immutable")
 QUOTED = cause("FieldValueInvalid", "spec.template", f"Invalid value: {'x' * 5000}: field is immutable")
+POD = cause(
+    "FieldValueForbidden", "spec", "Forbidden: pod updates may not change fields other than `spec.containers...`"
+)
 STATEFUL = cause("FieldValueForbidden", "spec", "Forbidden: updates to statefulset spec for fields other than ...")
 
 
@@ -61,6 +64,7 @@ STATEFUL = cause("FieldValueForbidden", "spec", "Forbidden: updates to statefuls
         (422, body("invalid", "Invalid", causes=[IMMUTABLE]), Invalid, "ImmutableField", OnChange()),
         (422, body("invalid", "Invalid", causes=[STATEFUL]), Invalid, "ImmutableField", OnChange()),
         (422, body("invalid", "Invalid", causes=[QUOTED]), Invalid, "ImmutableField", OnChange()),
+        (422, body("invalid", "Invalid", causes=[POD]), Invalid, "ImmutableField", OnChange()),
         (429, body("slow down"), Throttled, "Throttled", After(1.0)),
         (429, body("slow down", retryAfterSeconds=7), Throttled, "Throttled", After(7.0)),
         (500, body(TYPED), Invalid, "SchemaMismatch", OnChange()),
