@@ -7,6 +7,7 @@ from fleet.sim.state import State
 from fleet.sim.storage import Object
 from fleet.sim.workloadrule import CONTROLLER_UID
 
+_TEMPLATE_GENERATION: Final = "deprecated.daemonset.template.generation"
 _JOB_NAME: Final = "batch.kubernetes.io/job-name"
 _FIRST_STATUS: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("", "Namespace"): {"phase": "Active"},
@@ -48,7 +49,7 @@ def allocate(state: State, resource: Resource, obj: Object) -> Object:
         return _give_selector(obj)
     if resource.kind == "Namespace":
         return _mark_namespace(obj)
-    return obj
+    return _with_template_generation(obj, 1) if resource.kind == "DaemonSet" else obj
 
 
 def keep_allocated(resource: Resource, live: Object, obj: Object) -> Object:
@@ -57,6 +58,20 @@ def keep_allocated(resource: Resource, live: Object, obj: Object) -> Object:
         return obj
     kept = {name: live["spec"][name] for name in ("clusterIP", "clusterIPs") if name in live["spec"]}
     return {**obj, "spec": kept | obj["spec"]}
+
+
+def count_template(resource: Resource, live: Object, obj: Object) -> Object:
+    """Return an update of a DaemonSet with its annotation that counts the templates."""
+    if resource.kind != "DaemonSet" or resource.custom:
+        return obj
+    before = (live["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, "1")
+    changed = obj["spec"].get("template") != live["spec"].get("template")
+    return _with_template_generation(obj, int(before) + changed)
+
+
+def _with_template_generation(obj: Object, number: int) -> Object:
+    annotations = {**(obj["metadata"].get("annotations") or {}), _TEMPLATE_GENERATION: str(number)}
+    return {**obj, "metadata": {**obj["metadata"], "annotations": annotations}}
 
 
 def _give_addresses(state: State, service: Object) -> Object:
@@ -102,7 +117,9 @@ def _give_selector(job: Object) -> Object:
     template = {**template, "metadata": {**metadata, "labels": {**(metadata.get("labels") or {}), **labels}}}
     asked = spec.get("selector") or {}
     selector = {**asked, "matchLabels": {**(asked.get("matchLabels") or {}), CONTROLLER_UID: uid}}
-    return {**job, "spec": {**spec, "selector": selector, "template": template}}
+    own = {"labels": job["metadata"].get("labels") or template["metadata"]["labels"]}
+    whole = {**spec, "selector": selector, "template": template}
+    return {**job, "metadata": {**job["metadata"], **own}, "spec": whole}
 
 
 def _mark_namespace(namespace: Object) -> Object:

@@ -124,7 +124,8 @@ class Engine:
             return self.state.storage.put(resource.collection, key_of(live), new)
         if resource.counted and new.get("spec") != live.get("spec"):
             new["metadata"] = {**new["metadata"], "generation": live["metadata"].get("generation", 0) + 1}
-        tracked = ownership.tracked(self.state, resource, live, new, manager=MANAGER, subresource=subresource)
+        manager = "kube-apiserver" if resource.kind == "CustomResourceDefinition" else MANAGER
+        tracked = ownership.tracked(self.state, resource, live, new, manager=manager, subresource=subresource)
         return self.state.storage.put(resource.collection, key_of(live), tracked)
 
     def remove(self, obj: Object) -> None:

@@ -205,9 +205,11 @@ def _stateful_set(stateful_set: Struct) -> None:
         strategy["type"] = "RollingUpdate"
         strategy.setdefault("rollingUpdate", {})
     if strategy["type"] == "RollingUpdate" and "rollingUpdate" in strategy:
-        _fill(strategy["rollingUpdate"], partition=0, maxUnavailable=1)
+        _fill(strategy["rollingUpdate"], partition=0)
     policy = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
     _fill(policy, whenDeleted="Retain", whenScaled="Retain")
+    for claim in spec.get("volumeClaimTemplates") or ():
+        claim |= {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}
 
 
 def _replica_set(replica_set: Struct) -> None:

@@ -106,17 +106,36 @@ def keep_stateful_set(engine: Engine, key: Key) -> None:
         return
     wanted = owner["spec"].get("replicas", 1)
     revision = f"{key[1]}-{template_hash(owner['spec']['template'])}"
-    template = labelled(owner["spec"]["template"], {"controller-revision-hash": revision})
     pods = {pod["metadata"]["name"]: pod for pod in owned(engine, "", "Pod", owner)}
     names = [f"{key[1]}-{number}" for number in range(wanted)]
-    for name in names:
-        if name not in pods:
-            pods[name] = engine.create(_pod(owner, name, template))
-            _claim(engine, owner, name)
+    _grow(engine, owner, revision, names, pods)
     for name in sorted(set(pods) - set(names)):
         _delete_pod(engine, pods[name])
-    _roll_one(engine, [pods[name] for name in names], revision)
+    _roll_one(engine, [pods[name] for name in names if name in pods], revision)
     _tell_stateful_set(engine, owner, revision)
+
+
+def _grow(engine: Engine, owner: Object, revision: str, names: Sequence[str], pods: dict[str, Object]) -> None:
+    """Create the pods that are missing; in order, each after the one before is ready, unless asked otherwise."""
+    ordered = owner["spec"].get("podManagementPolicy") != "Parallel"
+    for number, name in enumerate(names):
+        if name not in pods:
+            _claim(engine, owner, name)
+            pods[name] = engine.create(_pod(owner, name, _numbered(owner, name, number, revision)))
+        if ordered and not is_ready(pods[name]):
+            return
+
+
+def _numbered(owner: Object, name: str, number: int, revision: str) -> Object:
+    """Return the template of one pod of a stateful set, with its identity and its claims."""
+    spec = owner["spec"]
+    identity = {"apps.kubernetes.io/pod-index": str(number), "statefulset.kubernetes.io/pod-name": name}
+    template = labelled(spec["template"], {"controller-revision-hash": revision} | identity)
+    claims = [claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates") or ()]
+    volumes = [volume for volume in template["spec"].get("volumes") or () if volume["name"] not in claims]
+    volumes += [{"name": claim, "persistentVolumeClaim": {"claimName": f"{claim}-{name}"}} for claim in claims]
+    host = {"hostname": name} | ({"subdomain": spec["serviceName"]} if spec.get("serviceName") else {})
+    return {**template, "spec": {**template["spec"], **host, **({"volumes": volumes} if volumes else {})}}
 
 
 def _claim(engine: Engine, owner: Object, pod_name: str) -> None:
@@ -199,7 +218,10 @@ def keep_daemon_set(engine: Engine, key: Key) -> None:
 def keep_job(engine: Engine, key: Key) -> None:
     """Run a job's pods until enough have succeeded or too many have failed."""
     job = engine.get("batch", "Job", key)
-    if job is None or "deletionTimestamp" in job["metadata"] or job["spec"].get("suspend"):
+    if job is None or "deletionTimestamp" in job["metadata"]:
+        return
+    if job["spec"].get("suspend"):
+        _suspend(engine, job)
         return
     if condition_of(job, "Complete") or condition_of(job, "Failed"):
         _expire_job(engine, job)
@@ -216,9 +238,18 @@ def keep_job(engine: Engine, key: Key) -> None:
     status: dict[str, Any] = {"startTime": job.get("status", {}).get("startTime") or engine.state.timestamp()}
     counts = {"active": active, "ready": 0, "succeeded": done, "failed": failed, "terminating": 0}
     status |= {name: count for name, count in counts.items() if count or name in ("ready", "terminating")}
+    status["uncountedTerminatedPods"] = {}
     if over or done >= completions:
         status |= _job_end(engine, over=over)
     engine.write(job, {"status": status})
+
+
+def _suspend(engine: Engine, job: Object) -> None:
+    if not condition_of(job, "Suspended"):
+        now = engine.state.timestamp()
+        said = {"type": "Suspended", "status": "True", "lastProbeTime": now, "lastTransitionTime": now}
+        said |= {"reason": "JobSuspended", "message": "Job suspended"}
+        engine.write(job, {"status": {**job.get("status", {}), "conditions": [said]}})
 
 
 def _job_end(engine: Engine, *, over: bool) -> dict[str, Any]:
@@ -272,14 +303,20 @@ def keep_claim(engine: Engine, key: Key) -> None:
 
 
 def keep_service(engine: Engine, key: Key) -> None:
-    """Keep an endpoint slice beside a service that selects pods; the slice copies the service's labels."""
+    """Give a service what it waits for: a balancer's address, and an endpoint slice if it selects pods."""
     service = engine.get("", "Service", key)
-    if (
-        service is None
-        or not service["spec"].get("selector")
-        or owned(engine, "discovery.k8s.io", "EndpointSlice", service)
-    ):
+    if service is None or "deletionTimestamp" in service["metadata"]:
         return
+    balancer = service.get("status", {}).get("loadBalancer") or {}
+    if service["spec"].get("type") == "LoadBalancer" and not balancer.get("ingress"):
+        address = f"203.0.113.{engine.state.rng.randint(1, 254)}"
+        engine.write(service, {"status": {"loadBalancer": {"ingress": [{"ip": address, "ipMode": "VIP"}]}}})
+    if service["spec"].get("selector") and not owned(engine, "discovery.k8s.io", "EndpointSlice", service):
+        _slice(engine, service, key)
+
+
+def _slice(engine: Engine, service: Object, key: Key) -> None:
+    """Create the endpoint slice of a service; it copies the service's labels."""
     labels = {
         "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
         "kubernetes.io/service-name": key[1],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fleet.sim import intake, ownership, status
-from fleet.sim.allocation import allocate, keep_allocated
+from fleet.sim.allocation import allocate, count_template, keep_allocated
 from fleet.sim.deletion import ended_by_update
 from fleet.sim.envelope import (
     check_absent,
@@ -177,6 +177,7 @@ def _replace(state: State, request: Request, live: Object, new: Object, warnings
 def _settle(state: State, request: Request, live: Object, candidate: Object, warnings: Sequence[str] = ()) -> Written:
     """Admit a candidate and store it if it differs from the live object."""
     resource = request.resource
+    candidate = count_template(resource, live, candidate)
     if resource.counted and _spec_of(candidate) != _spec_of(live):
         generation = live["metadata"].get("generation", 0) + 1
         candidate = {**candidate, "metadata": {**candidate["metadata"], "generation": generation}}
