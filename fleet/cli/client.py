@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -106,6 +107,16 @@ class Client:
             yield from read_messages(response)
 
     def _call(self, request: Request) -> Any:
+        try:
+            return self._call_once(request)
+        except Refused as error:
+            if error.status != 401 or not self.connection.found or request.method != "GET":
+                raise
+        # A token left behind by another hub must not take away what needs no token.
+        self.connection = replace(self.connection, token="", token_from="", found=False)
+        return self._call_once(request)
+
+    def _call_once(self, request: Request) -> Any:
         with _translated(self.connection.server), self._open(REQUEST_TIMEOUT_S) as http_connection:
             response = self._send(http_connection, request)
             self._now = _read_date(response) or self._now

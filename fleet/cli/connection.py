@@ -20,6 +20,8 @@ class Connection:
     token: str = field(default="", repr=False)
     token_from: str = ""
     """Where the token came from, for messages; empty without one."""
+    found: bool = False
+    """The token was not given but found in the data directory, and may be another hub's."""
     ca: str = ""
     """PEM file of certificate authorities; empty trusts the system's."""
     data: Path = Path("data")
@@ -42,7 +44,15 @@ def find_connection(environ: Mapping[str, str], *, server: str, token_file: str,
     else:
         token, origin = _find_admin_token(server, data / "admin.token")
     token = _check_token(token, origin)
-    return Connection(server=server.rstrip("/"), token=token, token_from=origin if token else "", ca=ca, data=data)
+    found = bool(token) and not named and not environ.get("FLEET_TOKEN")
+    return Connection(
+        server=server.rstrip("/"),
+        token=token,
+        token_from=origin if token else "",
+        found=found,
+        ca=ca,
+        data=data,
+    )
 
 
 def _check_server(server: str) -> None:

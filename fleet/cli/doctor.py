@@ -155,7 +155,7 @@ def _user() -> str:
 
 def check_hub(client: Client) -> Iterator[Finding]:
     """Check the way to the hub, and what it lets us do there."""
-    server = client.connection.server
+    server, origin = client.connection.server, client.connection.token_from
     try:
         status = client.get("status")
     except Unreachable as error:
@@ -167,7 +167,7 @@ def check_hub(client: Client) -> Iterator[Finding]:
     yield Finding("hub", "ok", f"{server}, hub {status['hub_id']}")
     yield _check_version(status["version"])
     yield _check_skew(client)
-    yield _check_token(client)
+    yield _check_token(client, origin)
     if server.startswith("http:") and not is_loopback(server):
         yield Finding(
             "tls", "warning", f"{server} is not encrypted", "who listens on the way reads the token: use https://"
@@ -192,8 +192,9 @@ def _check_skew(client: Client) -> Finding:
     return Finding("clock", "warning", f"the hub's is {abs(skew):.0f}s {way} ours", "synchronise both machines (NTP)")
 
 
-def _check_token(client: Client) -> Finding:
-    origin = client.connection.token_from
+def _check_token(client: Client, origin: str) -> Finding:
+    if origin and not client.connection.token:
+        return Finding("token", "warning", f"{origin} is another hub's", "point --data at this hub's data directory")
     if not origin:
         return Finding(
             "token",

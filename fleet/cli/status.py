@@ -86,8 +86,9 @@ def target_columns(client: Client) -> list[Column]:
 
 
 def format_message(row: Row) -> str:
-    """Return reason and message of a row, as far as there are any."""
-    return ": ".join(part for part in (row["reason"], row["message"]) if part)
+    """Return reason and message of a row; a reason that only repeats the state or health is left out."""
+    reason = "" if row["reason"] in (row.get("state"), row.get("health")) else row["reason"]
+    return ": ".join(part for part in (reason, row["message"]) if part)
 
 
 def _format_revision(row: Row) -> str:

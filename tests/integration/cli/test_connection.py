@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.integration.cli.hub import Answer, FakeHub, run, target
+from tests.integration.cli.hub import Answer, FakeHub, run, status, target
 
 
 def _token_sent(hub: FakeHub, *arguments: str, env: dict[str, str] | None = None) -> str:
@@ -52,6 +52,24 @@ def test_the_admin_token_stays_on_this_machine(tmp_path: Path) -> None:
     near = find_connection({}, server="http://localhost:1/", token_file="", ca="", data=tmp_path)
     assert (far.token, far.token_from, near.token, near.server) == ("", "", "flt_secret", "http://localhost:1")
     assert "flt_secret" not in repr(near)
+
+
+def test_a_token_of_another_hub_does_not_take_reading_away(hub: FakeHub, tmp_path: Path) -> None:
+    """What was found, not given, is left out when it is refused; acting is refused all the same."""
+    (tmp_path / "admin.token").write_text("flt_other")
+    env = {"FLEET_DATA": str(tmp_path)}
+    refusal = Answer({"status": 401, "detail": "unknown token"}, 401, "application/problem+json")
+    hub.on("GET status", refusal, status())
+    hub.on_items("GET targets", target())
+    assert hub.run("status", env=env).exit_code == 0
+    assert [asked.headers.get("authorization") for asked in hub.asked] == ["Bearer flt_other", None, None]
+    hub.on("POST sync", refusal)
+    acted = hub.run("sync", env=env)
+    assert (acted.exit_code, acted.stderr) == (4, f"fleet: unknown token (token: {tmp_path}/admin.token)\n")
+    hub.on("GET status", refusal, status())
+    assert f"{tmp_path}/admin.token is another hub's" in hub.run("doctor", env=env).stdout
+    hub.on("GET status", refusal)
+    assert hub.run("status", env={"FLEET_TOKEN": "flt_given"}).exit_code == 4
 
 
 def test_a_missing_token_file_is_named(hub: FakeHub, tmp_path: Path) -> None:
@@ -160,10 +178,10 @@ def test_denied_without_a_token(hub: FakeHub) -> None:
     assert result.stderr.startswith("fleet: this needs a token. No token was sent: give one with --token-file")
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_denied_with_a_token(hub: FakeHub, status: int) -> None:
+@pytest.mark.parametrize("code", [401, 403])
+def test_denied_with_a_token(hub: FakeHub, code: int) -> None:
     """Exit 4, and which token it was, but not the token itself."""
-    hub.refuse("POST sync", status, "a viewer may not sync", "RoleTooLow")
+    hub.refuse("POST sync", code, "a viewer may not sync", "RoleTooLow")
     result = hub.run("sync", env={"FLEET_TOKEN": "flt_secret"})
     assert (result.exit_code, result.stderr) == (4, "fleet: a viewer may not sync (token: FLEET_TOKEN)\n")
 
