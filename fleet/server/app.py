@@ -31,6 +31,8 @@ log = structlog.get_logger()
 
 FINISH_S = 5.0
 """How long requests under way may take to end when the hub stops."""
+IDLE_S = 75.0
+"""How long a connection may be silent, also before its first request is whole."""
 PROBE_PATHS = ("/livez", "/readyz", "/healthz")
 
 REQUESTS = counter("fleet_http_requests_total", "Requests answered, by route.", "method", "route", "code")
@@ -83,7 +85,9 @@ async def running(hub: Hub, settings: Settings) -> AsyncIterator[Bound]:
 
 
 async def _start(stack: contextlib.AsyncExitStack, app: web.Application) -> web.AppRunner:
-    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=FINISH_S)
+    runner = web.AppRunner(
+        app, handle_signals=False, access_log=None, shutdown_timeout=FINISH_S, keepalive_timeout=IDLE_S
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner

@@ -2,12 +2,16 @@
 
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
+import structlog
 from aiohttp import web
 
 from fleet.errors import SettingsError
 from fleet.server.address import Address, parse_address
 from fleet.settings import Settings
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +41,47 @@ def _server_context(settings: Settings) -> ssl.SSLContext | None:
         return None
     if not settings.tls_cert or not settings.tls_key:
         raise SettingsError("--tls-cert and --tls-key are given together")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_certificate(context, settings)
+    context = _load(settings)
+    context.sni_callback = _Renewal(settings, context).choose
     return context
 
 
-def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    """Load certificate and key; connections made from now on use them. Raises: SettingsError."""
+class _Renewal:
+    """Lets a renewed certificate take effect without a restart: each handshake looks whether the files changed."""
+
+    def __init__(self, settings: Settings, first: ssl.SSLContext) -> None:
+        self._settings = settings
+        self._current = first
+        self._seen = self._stamp()
+
+    def choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Give a connection the newest context; files that cannot be used leave the one before."""
+        stamp = self._stamp()
+        if stamp != self._seen:
+            self._seen = stamp
+            try:
+                self._current = _load(self._settings)
+                log.info("certificate renewed")
+            except SettingsError as error:
+                log.error("certificate not renewed", error=str(error))
+        connection.context = self._current
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        """Say which files these are; a half-written or missing pair is looked at again when it changes."""
+        stamps = []
+        for path in (self._settings.tls_cert, self._settings.tls_key):
+            try:
+                found = Path(path).stat()
+            except OSError:
+                stamps.append((0, 0))
+            else:
+                stamps.append((found.st_mtime_ns, found.st_ino))
+        return tuple(stamps)
+
+
+def _load(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         # without a password callback OpenSSL would ask on the terminal
         context.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: "")
@@ -55,6 +92,7 @@ def load_certificate(context: ssl.SSLContext, settings: Settings) -> None:
         ) from error
     except OSError as error:
         raise SettingsError(f"{error.filename or settings.tls_cert}: {error.strerror or error}") from error
+    return context
 
 
 async def listen(runner: web.AppRunner, setting: str, address: Address, tls: ssl.SSLContext | None) -> Address:

@@ -1,5 +1,7 @@
 """Where the server listens, and with which TLS."""
 
+import asyncio
+import contextlib
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -56,6 +58,34 @@ async def test_tls_beyond_loopback(hub: FakeHub, tmp_path: Path) -> None:
         headers = {"Authorization": f"Bearer {VIEWER}"}
         async with session.get(f"{api.bound.url}/api/v1/whoami", headers=headers) as response:
             assert (await response.json())["name"] == "vera"
+
+
+async def served_name(port: int) -> str:
+    """Return the common name of the certificate that a new connection is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    shown = x509.load_der_x509_certificate(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return str(shown.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+async def test_a_renewed_certificate_takes_effect(hub: FakeHub, tmp_path: Path) -> None:
+    """New connections get it without a restart; a broken one leaves the one before."""
+    cert, key = write_certificate(tmp_path, "old")
+    new_cert, new_key = write_certificate(tmp_path, "new")
+    async with serving(hub, tls_cert=str(cert), tls_key=str(key)) as api:
+        port = api.bound.main.port
+        assert await served_name(port) == "old"
+        new_cert.rename(cert)
+        assert await served_name(port) == "old"
+        new_key.rename(key)
+        assert await served_name(port) == "new"
+        cert.unlink()
+        assert await served_name(port) == "new"
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", ":0", "[::]:0", "hub.example.com:0", "192.0.2.1:0"])
