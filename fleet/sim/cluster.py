@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from fleet.sim import kubelet, machinery, schema, workload
+from fleet.sim import budget, kubelet, machinery, schema, workload
 from fleet.sim.access import ADMIN, Access
 from fleet.sim.controller import Engine
 from fleet.sim.deletion import delete
@@ -124,7 +124,9 @@ class SimCluster:
             self.state.schemas[path] = schema.builtin(*path)
         self.server = ApiServer(self.state, self.access, self.faults)
         self.controllers = Engine(
-            self.state, [*machinery.triggers(), *workload.triggers(), *kubelet.triggers()], pace_s=pace_s
+            self.state,
+            [*machinery.triggers(), *workload.triggers(), *budget.triggers(), *kubelet.triggers()],
+            pace_s=pace_s,
         )
         self._doors: list[_TcpDoor | _MemoryDoor] = []
         self._furnish(nodes)

@@ -50,14 +50,15 @@ def bounds(spec: Mapping[str, Any]) -> Bounds:
     """Return the bounds of a rolling update; surge rounds up, unavailability down."""
     wanted = spec.get("replicas", 1)
     rolling = spec.get("strategy", {}).get("rollingUpdate") or {}
-    surge = math.ceil(_share(rolling.get("maxSurge", "25%"), wanted))
-    missing = math.floor(_share(rolling.get("maxUnavailable", "25%"), wanted))
+    surge = math.ceil(share(rolling.get("maxSurge", "25%"), wanted))
+    missing = math.floor(share(rolling.get("maxUnavailable", "25%"), wanted))
     if not surge and not missing:
         missing = 1
     return Bounds(most=wanted + surge, least=wanted - min(missing, wanted))
 
 
-def _share(value: int | str, whole: int) -> float:
+def share(value: int | str, whole: int) -> float:
+    """Return a number, or a percentage of the whole."""
     return whole * int(value.removesuffix("%")) / 100 if isinstance(value, str) else value
 
 

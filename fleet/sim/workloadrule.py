@@ -103,7 +103,7 @@ def _check_selected(spec: Struct, kind: str, *, needed: bool = True) -> Causes:
         yield invalid("spec.selector", selector, f"empty selector is invalid for {kind}")
     elif faults:
         yield invalid("spec.selector", selector, "invalid label selector")
-    elif selector is None or not _picks(selector, labels or {}):
+    elif selector is None or not picks(selector, labels or {}):
         yield invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
 
 
@@ -123,7 +123,8 @@ def check_selector(field: str, selector: Struct) -> Causes:
         yield from naming.check(f"{path}.key", expression["key"], naming.key_faults)
 
 
-def _picks(selector: Struct, labels: Mapping[str, str]) -> bool:
+def picks(selector: Struct, labels: Mapping[str, str]) -> bool:
+    """Tell whether a label selector takes an object with these labels; an empty one takes all."""
     wanted: Mapping[str, str] = selector.get("matchLabels") or {}
     if any(labels.get(key) != value for key, value in wanted.items()):
         return False
@@ -172,7 +173,7 @@ def _check_own_selector(spec: Struct, labels: Mapping[str, str] | None) -> Cause
         return
     if not spec.get("manualSelector") and list(selector.get("matchLabels") or ()) != [CONTROLLER_UID]:
         yield invalid("spec.selector", selector, "`selector` not auto-generated")
-    if not _picks(selector, labels or {}):
+    if not picks(selector, labels or {}):
         yield invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`")
 
 
