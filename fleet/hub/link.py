@@ -45,7 +45,6 @@ REFRESH_S = 0.02
 ERROR_FIRST_S, ERROR_MOST_S = 1.0, 30.0
 SCHEMA_SETTLE_S = 2.0
 SILENCE_S = 20.0
-RECHECK_MARGIN_S = 0.2
 PROBE_DEADLINE_S = 5.0
 
 
@@ -93,7 +92,6 @@ class Link:
         self._keys: dict[TargetId, tuple[Desired, frozenset[ObjectKey]]] = {}
         self._refreshing: set[TargetId] = set()
         self._runner: Runner[TargetId] | None = None
-        self._rechecks: Runner[ObjectKey] | None = None
         self._on_trouble = on_trouble
         clock = commons.clock
         self.pods = PodWatches(
@@ -143,17 +141,15 @@ class Link:
         try:
             async with asyncio.TaskGroup() as group:
                 self._runner = Runner(f"target/{self.cluster}", group, self._commons.clock, self._run_target)
-                self._rechecks = Runner(f"recheck/{self.cluster}", group, self._commons.clock, self._recheck)
                 spawn(group, f"discovery/{self.cluster}", run_discovery(self.discovery, self.client))
                 spawn(group, f"kinds/{self.cluster}", self.kinds.run())
                 spawn(group, f"pods/{self.cluster}", self.pods.run())
                 spawn(group, f"probe/{self.cluster}", self._probe())
                 self.mark_all()
         finally:
-            for runner in (self._runner, self._rechecks):
-                if runner is not None:
-                    runner.close()
-            self._runner = self._rechecks = None
+            if self._runner is not None:
+                self._runner.close()
+            self._runner = None
 
     def mark(self, target: TargetId, *, urgent: bool = False) -> None:
         """Look at a target again; `urgent` forgets how long its failures should wait."""
@@ -419,7 +415,6 @@ class Link:
 
     def _on_change(self, key: ObjectKey, before: LiveObject | None, after: LiveObject | None) -> None:
         self.pods.note(key, after)
-        self._recheck_later(key, after)
         target = self._owners.get(key)
         if target is None or self._runner is None:
             return
@@ -427,23 +422,6 @@ class Link:
             self._runner.mark(target)
         else:
             self._refresh_soon(target)
-
-    def _recheck_later(self, key: ObjectKey, live: LiveObject | None) -> None:
-        """Where time alone may change an object's health, look again then: what is cached cannot be judged anew."""
-        at = live.verdict.recheck_at if live is not None and live.verdict is not None else None
-        if at is not None and self._rechecks is not None:
-            self._rechecks.mark_later(
-                key, max((at - self._commons.clock.now()).total_seconds(), 0.0) + RECHECK_MARGIN_S
-            )
-
-    async def _recheck(self, key: ObjectKey) -> None:
-        try:
-            seen = await self.api.get(key, priority=Priority.AUDIT)
-        except KubeError as error:
-            log.debug("recheck failed", cluster=self.cluster, object=str(key), error=str(error))
-            return
-        if seen is not None and self.live.get(key) is not None:
-            self.live.see(seen, self._commons.hub_id, self._commons.clock.now())
 
     def _needs_run(self, target: TargetId, key: ObjectKey, before: LiveObject | None, after: LiveObject | None) -> bool:
         """Tell whether an object's news may mean work; most events are status, and status is only shown."""

@@ -9,13 +9,21 @@ import math
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
 
 from fleet.annotation import HUB, PART_OF, RECONCILE, SSA, parse_flags
-from fleet.kube.ownership import FieldSet, foldable, foreign_additions, lost, own_fields, owned_digest
+from fleet.kube.ownership import (
+    FieldSet,
+    foldable,
+    foreign_additions,
+    is_drift_manager,
+    lost,
+    own_fields,
+    owned_digest,
+)
 from fleet.kube.wire import ManagedEntry, Observed
 from fleet.object import DEFAULT_FLAGS, Flags, GroupKind, ObjectKey
 from fleet.reconcile.health import Health, Verdict, assess, is_ended
@@ -172,6 +180,8 @@ class DriftPath:
     """Empty when nobody holds it: it was removed."""
     at: str
     added: bool
+    seen_at: float = field(default=0.0, compare=False)
+    """Loop time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +190,11 @@ class Drift:
 
     seen_at: float
     paths: tuple[DriftPath, ...]
+
+    def within(self, drift_managers: Sequence[str]) -> "Drift":
+        """Leave out what others than drift managers added: controllers do that all the time, and it stays."""
+        kept = tuple(p for p in self.paths if not p.added or is_drift_manager(p.manager, drift_managers))
+        return Drift(seen_at=min(p.seen_at for p in kept), paths=kept) if kept else self
 
 
 OnChange = Callable[[ObjectKey, LiveObject | None, LiveObject | None], None]
@@ -264,18 +279,24 @@ class Live:
 
     def _note_drift(self, observed: Observed, before: LiveObject, live: LiveObject) -> None:
         paths: list[DriftPath] = []
+        now = asyncio.get_running_loop().time()
         if before.owned and live.owned != before.owned:
             fields = before.own_fields()
             taken = lost(fields, observed.managed) if fields is not None else []
-            paths += [DriftPath(path=t.path, manager=t.manager, at=t.at, added=False) for t in taken]
+            paths += [DriftPath(path=t.path, manager=t.manager, at=t.at, added=False, seen_at=now) for t in taken]
         if live.foreign != before.foreign:
             for name in live.foreign:
                 added = foreign_additions(observed.managed, (name,)).paths()
-                paths += [DriftPath(path=path, manager=name, at="", added=True) for path in added]
+                known = {p.path for p in paths}
+                paths += [
+                    DriftPath(path=path, manager=name, at="", added=True, seen_at=now)
+                    for path in added
+                    if path not in known
+                ]
         if paths:
-            known = self._drift.get(observed.key)
-            at = known.seen_at if known else asyncio.get_running_loop().time()
-            earlier = known.paths if known else ()
+            drift = self._drift.get(observed.key)
+            at = drift.seen_at if drift else now
+            earlier = drift.paths if drift else ()
             self._drift[observed.key] = Drift(seen_at=at, paths=(*earlier, *(p for p in paths if p not in earlier)))
 
     def drift(self, key: ObjectKey) -> "Drift | None":

@@ -279,7 +279,7 @@ class Target:
         try:
             await carry_writes(site, changes, results.append)
         finally:
-            await self._record(results, notes)
+            await self._record(site.policy, results, notes)
         unfinished = {r.key.group_kind for r in results if r.error is not None}
         self.schema_changed &= unfinished | {c.key.group_kind for c in plan.changes if self._patience.holds(c)}
         return results
@@ -294,7 +294,7 @@ class Target:
         version = change.manifest.version
         return Entry(key=change.key, version=version, desired=b"", owned=b"", uid="", rv=0, applied_at=now)
 
-    async def _record(self, results: Sequence[Result], notes: list[Note]) -> None:
+    async def _record(self, policy: Policy, results: Sequence[Result], notes: list[Note]) -> None:
         """Keep what became of writes: first in the database, then in memory."""
         entries = [result.entry for result in results if result.entry is not None]
         gone = [result.key for result in results if result.gone]
@@ -310,7 +310,7 @@ class Target:
             if result.error is not None:
                 self._note_failure(result, notes)
             else:
-                self._note_success(result, notes)
+                self._note_success(policy, result, notes)
 
     def _drop(self, key: ObjectKey) -> None:
         self.entries.pop(key, None)
@@ -318,18 +318,19 @@ class Target:
         if self._around.owners.get(key) == self.id:
             del self._around.owners[key]
 
-    def _note_success(self, result: Result, notes: list[Note]) -> None:
+    def _note_success(self, policy: Policy, result: Result, notes: list[Note]) -> None:
         change = result.change
         self._patience.note_success(change)
         WRITES_TOTAL.labels(self.id.cluster, self.id.app, change.action.value).inc()
         if change.is_drift:
-            notes.append(self._note_repair(result))
+            notes.append(self._note_repair(policy, result))
         elif change.action in (Action.ADOPT, Action.PRUNE):
             notes.append(Note(kind=change.action.value, reason=change.reason, message=change.message, key=change.key))
         self._around.live.forget_drift(change.key, result.entry.rv if result.entry is not None else 0)
 
-    def _note_repair(self, result: Result) -> Note:
+    def _note_repair(self, policy: Policy, result: Result) -> Note:
         change, drift = result.change, self._around.live.drift(result.key)
+        drift = drift.within(policy.drift_managers) if drift is not None else None
         elapsed_s = asyncio.get_running_loop().time() - drift.seen_at if drift else 0.0
         REPAIRS.labels(self.id.cluster, self.id.app).inc()
         REPAIR_SECONDS.labels(self.id.cluster).observe(elapsed_s)
@@ -361,7 +362,7 @@ class Target:
         try:
             await carry_prunes(site, prunes, results.append)
         finally:
-            await self._record(results, notes)
+            await self._record(site.policy, results, notes)
         return sum(result.gone for result in results)
 
     def _may_prune(self, changes: Iterable[Change]) -> bool:

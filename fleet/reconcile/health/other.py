@@ -20,7 +20,7 @@ def assess_namespace(body: Mapping[str, Any], now: datetime) -> Verdict:
 
 
 def assess_claim(body: Mapping[str, Any], now: datetime) -> Verdict:
-    """Judge a PersistentVolumeClaim: bound, or waiting for its first pod, which is all it can do alone."""
+    """Judge a PersistentVolumeClaim: bound, or not yet. One that waits for its first pod says nothing of that."""
     status = body.get("status") or {}
     phase = status.get("phase")
     if phase == "Bound":

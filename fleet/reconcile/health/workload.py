@@ -1,15 +1,16 @@
 """Workloads: what runs pods."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from fleet.object import GroupKind
 from fleet.reconcile.health.generic import conditions, text
-from fleet.reconcile.health.verdict import CURRENT, Verdict, failed, progressing
+from fleet.reconcile.health.verdict import CURRENT, Health, Verdict, failed, progressing
 
 Rule = Callable[[Mapping[str, Any], datetime], Verdict]
 _NO_DEADLINE = 2147483647
+UNSCHEDULABLE_GRACE = timedelta(seconds=30)
 
 
 def _first(steps: Sequence[tuple[bool, str]]) -> Verdict | None:
@@ -148,10 +149,22 @@ def assess_pod(body: Mapping[str, Any], now: datetime) -> Verdict:
         reason = str(waiting.get("reason", ""))
         if reason.startswith("Err") or reason.endswith(("BackOff", "Error")):
             return failed(f"container {container.get('name')}: {waiting.get('message') or reason}", reason)
-    ready = conditions(body).get("Ready", {})
+    known = conditions(body)
+    ready, scheduled = known.get("Ready", {}), known.get("PodScheduled", {})
     if phase == "Running" and ready.get("status") == "True":
         return CURRENT
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        return _assess_unschedulable(scheduled, now)
     return progressing(text(ready, f"phase {phase or 'unknown'}"))
+
+
+def _assess_unschedulable(scheduled: Mapping[str, Any], now: datetime) -> Verdict:
+    """A node may be on its way: only after a grace it is a failure."""
+    since = scheduled.get("lastTransitionTime")
+    until = datetime.fromisoformat(str(since)) + UNSCHEDULABLE_GRACE if since else now
+    if now < until:
+        return Verdict(Health.IN_PROGRESS, "Unschedulable", text(scheduled), until)
+    return failed(text(scheduled), "Unschedulable")
 
 
 RULES: dict[GroupKind, Rule] = {
