@@ -27,7 +27,9 @@ async function refresh() {
   const main = page.querySelector("main");
   if (!main) return show("lost", `the hub answered ${answer.status}: what you see is old`);
   if (document.activeElement && document.activeElement.matches("main input")) return;
-  document.querySelector("main").replaceWith(document.adoptNode(main));
+  // what is being typed is not in the markup: a page that says the same is left alone
+  const shown = document.querySelector("main");
+  if (main.innerHTML !== shown.innerHTML) shown.replaceWith(document.adoptNode(main));
   const facts = page.querySelector("header .faint");
   if (facts) document.querySelector("header .faint").replaceWith(document.adoptNode(facts));
   if (answer.ok) show("live", "live");
