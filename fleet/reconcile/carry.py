@@ -347,7 +347,7 @@ async def _delete_and_wait(site: Site, change: Change, priority: Priority) -> No
 
 async def _prune_one(site: Site, change: Change) -> Result:
     live = change.live
-    if live is None or change.reason == "NotOurs":
+    if live is None or change.reason in ("NotOurs", "Gone"):
         return Result(change=change, gone=True)
     if change.orphan:
         await _let_go(site, change.key)
