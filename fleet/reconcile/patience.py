@@ -125,6 +125,6 @@ def _taker(change: Change, drift: Drift | None, policy: Policy) -> str | None:
     """Name who is to be counted for a drift: a manager, "" for a deletion, None for a person."""
     if change.reason in ("Deleted", "Replaced"):
         return ""
-    managers = sorted({p.manager for p in drift.paths if p.manager}) if drift else []
+    managers = sorted({p.manager for p in drift.paths if p.manager and not p.added}) if drift else []
     others = [name for name in managers if not matching([name], policy.drift_managers)]
     return others[0] if others else None

@@ -3,8 +3,10 @@
 import asyncio
 import copy
 from itertools import pairwise
+from typing import Any
 
-from fleet.object import GroupKind
+from fleet.kube.api import Applied
+from fleet.object import GroupKind, Manifest
 from fleet.reconcile.port import IgnoreRule, Policy
 from tests.harness.reconcile import Rig, change_of, config, deployment, key_of, plain, says
 
@@ -118,6 +120,36 @@ async def test_people_never_make_a_fight(rig: Rig) -> None:
         report = await rig.run(config("a", k="1"))
         assert report.written == 1
     assert not report.contested
+
+
+async def test_a_bystander_is_no_rival(rig: Rig) -> None:
+    """A controller that adds fields of its own is not taken for the one that a person's edits come from."""
+    await rig.run(config("a", k="1"))
+    for n in range(8):
+        rig.cluster.edit(A, "some-controller", **{f"data/note{n}": "x"})
+        rig.cluster.edit(A, **{"data/k": f"x{n}"})
+        report = await rig.run(config("a", k="1"))
+        assert report.written == 1
+        assert "some-controller" not in report.notes[0].message
+    assert not report.contested
+
+
+async def test_a_fast_rival_is_noticed(rig: Rig) -> None:
+    """A controller that answers before we have read the reply to our repair is counted all the same."""
+    await rig.run(config("a", k="1"))
+    apply = rig.cluster.apply
+
+    async def answered(m: Manifest, **options: Any) -> Applied:
+        applied = await apply(m, **options)
+        if m.key == A:
+            rig.cluster.edit(A, "rival", **{"data/k": "2"})
+        return applied
+
+    rig.cluster.apply = answered  # type: ignore[method-assign]
+    rig.cluster.edit(A, "rival", **{"data/k": "2"})
+    for _ in range(6):
+        report = await rig.run(config("a", k="1"))
+    assert report.contested[A].manager == "rival"
 
 
 async def test_who_deletes_again_and_again_makes_a_fight(rig: Rig) -> None:
