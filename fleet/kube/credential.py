@@ -13,12 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import SplitResult, urlsplit
 
 import yaml
 
 from fleet.errors import ConfigError, Unauthorized
+from fleet.log import redact
 
 TOKEN_MAX_AGE_S = 60.0
+TOKEN_READ_S = 10.0
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -113,7 +116,10 @@ class StaticToken:
 
 
 class FileToken:
-    """A bearer token in a file that somebody rotates: read again each minute, and at once after a refusal."""
+    """A bearer token in a file that somebody rotates: read again each minute, and at once after a refusal.
+
+    While the file cannot be read, the last token is used until the server refuses it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -121,19 +127,29 @@ class FileToken:
         self._read_at = 0.0
 
     async def authorization(self, *, refused: str = "") -> str:
-        """Return the header's value. Raises: Unauthorized when the file cannot be read or is empty."""
+        """Return the header's value. Raises: Unauthorized when there is none, or none but the refused one."""
         now = asyncio.get_running_loop().time()
         if not self._value or now - self._read_at > TOKEN_MAX_AGE_S or refused == self._value:
             try:
-                token = (await asyncio.to_thread(self._path.read_text)).strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise Unauthorized(
-                    f"the token file {self._path} cannot be read: {_why(error)}", reason="TokenUnreadable"
-                ) from error
-            if not token or any(c.isspace() for c in token):
-                raise Unauthorized(f"the token file {self._path} holds no token", reason="TokenUnreadable")
-            self._value, self._read_at = f"Bearer {token}", now
+                self._value = await self._read()
+            except Unauthorized:
+                # a file in the middle of its rotation must not cost a working connection
+                if not self._value or refused == self._value:
+                    raise
+            self._read_at = now
         return self._value
+
+    async def _read(self) -> str:
+        try:
+            async with asyncio.timeout(TOKEN_READ_S):
+                token = (await asyncio.to_thread(self._path.read_text)).strip()
+        except (OSError, UnicodeDecodeError) as error:  # TimeoutError is an OSError
+            raise Unauthorized(
+                f"the token file {self._path} cannot be read: {_why(error)}", reason="TokenUnreadable"
+            ) from error
+        if not token or any(c.isspace() for c in token):
+            raise Unauthorized(f"the token file {self._path} holds no token", reason="TokenUnreadable")
+        return f"Bearer {token}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,10 +222,15 @@ class _Loaded:
 
 
 def _check(loaded: _Loaded, origin: str, allow_insecure: bool) -> None:
-    if not loaded.server.startswith(("https://", "http://")):
-        raise _fault(origin, "server", f"{loaded.server!r} is not an http(s) URL")
+    server = _parse_url(loaded.server)
+    if server is not None and (server.username or server.password):
+        raise _fault(origin, "server", "credentials do not belong into the URL; use a token or a certificate")
+    if server is None or server.scheme not in ("https", "http"):
+        raise _fault(origin, "server", f"{redact(loaded.server)!r} is not an http(s) URL")
     if loaded.proxy_url and not loaded.proxy_url.startswith(("http://", "https://")):
         raise _fault(origin, "proxy-url", "only http:// and https:// proxies are supported")
+    if loaded.proxy_url and _parse_url(loaded.proxy_url) is None:
+        raise _fault(origin, "proxy-url", "it is not a URL")
     if not loaded.verify and loaded.server.startswith("https://") and not allow_insecure:
         raise _fault(
             origin,
@@ -218,6 +239,15 @@ def _check(loaded: _Loaded, origin: str, allow_insecure: bool) -> None:
         )
     if bool(loaded.certificate) != bool(loaded.key):
         raise _fault(origin, "client-certificate", "a client certificate and its key are needed together")
+
+
+def _parse_url(text: str) -> SplitResult | None:
+    """Split a URL that names a host and, if any, a valid port; None for everything else."""
+    try:
+        url = urlsplit(text)
+        return url if url.hostname and url.port != 0 else None
+    except ValueError:
+        return None
 
 
 def _finish(loaded: _Loaded, impersonate: Impersonation | None) -> Credential:
@@ -253,6 +283,8 @@ def _fault(origin: str, name: str, message: str) -> ConfigError:
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it takes too long"
     return (error.strerror or "unreadable") if isinstance(error, OSError) else "it is not text"
 
 
@@ -261,6 +293,14 @@ def _read(path: Path, origin: str, name: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise _fault(origin, name, f"{path} cannot be read: {_why(error)}") from error
+
+
+def _read_filled(path: Path, origin: str, name: str) -> bytes:
+    """Read a file that must hold something: an authority that is read as none would mean the machine's."""
+    content = _read(path, origin, name)
+    if not content.strip():
+        raise _fault(origin, name, f"{path} is empty")
+    return content
 
 
 def _read_document(path: Path) -> Mapping[str, Any]:
@@ -282,17 +322,17 @@ def _load_in_cluster(directory: Path) -> _Loaded:
             "inCluster", "KUBERNETES_SERVICE_HOST", "not set: this process does not run in a pod; use a kubeconfig"
         )
     token_file = directory / "token"
-    _read(token_file, "inCluster", "token")
+    _read_filled(token_file, "inCluster", "token")
     return _Loaded(
         server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        ca=_read(directory / "ca.crt", "inCluster", "ca.crt"),
+        ca=_read_filled(directory / "ca.crt", "inCluster", "ca.crt"),
         token=FileToken(token_file),
     )
 
 
 def _load_direct(source: Direct) -> _Loaded:
     def content(name: str, path: str) -> bytes:
-        return _read(source.directory / path, source.origin, name) if path else b""
+        return _read_filled(source.directory / path, source.origin, name) if path else b""
 
     if source.token_file:
         content("tokenFile", source.token_file)
@@ -397,14 +437,14 @@ def _pop_pem(section: dict[str, Any], name: str, at: str, directory: Path, origi
             return base64.b64decode("".join(str(data).split()), validate=True)
         except (binascii.Error, ValueError) as error:
             raise _fault(origin, f"{at}.{name}-data", "it is not base64") from error
-    return _read(directory / str(path), origin, f"{at}.{name}") if path else b""
+    return _read_filled(directory / str(path), origin, f"{at}.{name}") if path else b""
 
 
 def _pop_token(user: dict[str, Any], at: str, directory: Path, origin: str) -> Token | None:
     """Take the token out; a tokenFile wins over a token, as in kubectl."""
     token, path = user.pop("token", None), user.pop("tokenFile", None)
     if path:
-        _read(directory / str(path), origin, f"{at}.tokenFile")
+        _read_filled(directory / str(path), origin, f"{at}.tokenFile")
         return FileToken(directory / str(path))
     return StaticToken(f"Bearer {str(token).strip()}") if token else None
 

@@ -9,6 +9,7 @@ import yaml
 
 from fleet.errors import ConfigError
 from fleet.kube.credential import (
+    Credential,
     Direct,
     FileToken,
     Impersonation,
@@ -127,9 +128,36 @@ async def test_plain_http_needs_no_verification() -> None:
     assert (await load_credential(inline(document))).server == "http://127.0.0.1:8001"
 
 
+def test_secrets_are_not_shown() -> None:
+    """Printing a way to authenticate shows none of it."""
+    held = [
+        StaticToken("Bearer hunter2"),
+        Credential(server="https://x", key=b"hunter2", proxy_url="http://a:hunter2@b"),
+    ]
+    assert "hunter2" not in repr(held)
+
+
+@pytest.mark.parametrize("name", ["certificate-authority", "client-certificate", "client-key", "tokenFile"])
+async def test_empty_files_are_faults(tmp_path: Path, name: str) -> None:
+    """An empty file, perhaps half written, is never read as "none": no authority would mean the machine's."""
+    (tmp_path / "empty").write_text(" \n")
+    cluster = {name: "empty"} if name == "certificate-authority" else {}
+    user = {} if cluster else {name: "empty", **({"client-key-data": b64("k")} if name == "client-certificate" else {})}
+    with pytest.raises(ConfigError) as fault:
+        await load_credential(inline(kubeconfig(cluster, user), tmp_path))
+    assert f"{name}: {tmp_path / 'empty'} is empty" in fault.value.message
+
+
 BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"server": "ftp://x"}, {}, "server: 'ftp://x' is not an http(s) URL"),
     ({"server": ""}, {}, "clusters[one].cluster.server: not set"),
+    ({"server": "https://"}, {}, "server: 'https:' is not an http(s) URL"),
+    ({"server": "https://[::1"}, {}, "server: 'https://[::1' is not an http(s) URL"),
+    ({"server": "https://one:99999"}, {}, "server: 'https://one:99999' is not an http(s) URL"),
+    ({"server": "https://one:https"}, {}, "server: 'https://one:https' is not an http(s) URL"),
+    ({"server": "https://me:hunter2@one"}, {}, "server: credentials do not belong into the URL"),
+    ({"server": "https://me:hunter2@[x"}, {}, "is not an http(s) URL"),
+    ({"proxy-url": "http://me:hunter2@[x"}, {}, "proxy-url: it is not a URL"),
     ({"proxy-url": "socks5://x"}, {}, "proxy-url: only http"),
     ({"insecure-skip-tls-verify": True}, {}, "insecure-skip-tls-verify: refused"),
     ({"certificate-authority-data": "%%%"}, {}, "certificate-authority-data: it is not base64"),
@@ -149,6 +177,7 @@ async def test_faults_name_file_and_field(cluster: dict[str, Any], user: dict[st
     with pytest.raises(ConfigError) as fault:
         await load_credential(inline(kubeconfig(cluster, user)))
     assert message in fault.value.message
+    assert "hunter2" not in str(fault.value)
     assert fault.value.subject == "clusters.d/one.yaml"
 
 
