@@ -6,20 +6,21 @@ from typing import Any
 
 import msgspec
 
-from fleet.errors import Cause, Conflict, Forbidden, Invalid, NotFound
+from fleet.errors import Cause, Conflict, Forbidden, Gone, Invalid, NotFound
 from fleet.kube.client import APPLY_PATCH, JSON_PATCH, Client, Reply
 from fleet.kube.credential import Impersonation
 from fleet.kube.discovery import Discovery, Resource, path
 from fleet.kube.gate import Priority
 from fleet.kube.ownership import MANAGER
 from fleet.kube.status import conceal, decode_status, is_field_conflict
-from fleet.kube.wire import JSON, METADATA, METADATA_LIST, Observed, decode_observed, decode_page
+from fleet.kube.wire import JSON, METADATA, METADATA_LIST, Observed, Page, decode_answer, decode_observed, decode_page
 from fleet.object import GroupKind, Gvk, Manifest, ObjectKey
 
 PATCH_MANAGER = "fleet-patch"
 """Manager of JSON patches: the same name for applies and updates would make us conflict with ourselves."""
 PAGE = 500
 PLANNED_TRIES = 5
+LIST_TRIES = 3
 NAMESPACE = Gvk("", "v1", "Namespace")
 
 
@@ -39,6 +40,18 @@ class Deleted:
     """One delete; `gone` is False while finalizers or a grace period hold the object."""
 
     gone: bool
+
+
+class _Allowed(msgspec.Struct):
+    allowed: bool = False
+
+
+class _Review(msgspec.Struct):
+    status: _Allowed
+
+
+class _Version(msgspec.Struct):
+    gitVersion: str  # noqa: N815 - the wire's name
 
 
 class KubeApi:
@@ -202,22 +215,37 @@ class KubeApi:
         params = {name: value for name, value in selectors.items() if value}
         params["limit"] = str(min(most or PAGE, PAGE))
         found: list[Observed] = []
+        restarts = 0
         while True:
-            reply = await self._client.request(
-                "GET",
-                path(resource, namespace),
-                params=params,
-                accept=JSON if whole else METADATA_LIST,
-                priority=priority,
-                impersonate=self._impersonate,
-                plural=resource.plural,
-                subject=str(kind),
-            )
-            page = decode_page(reply.body)
+            try:
+                page = await self._list_page(resource, namespace, params, whole=whole, priority=priority)
+            except Gone:
+                # the server keeps the state of a list for some minutes only
+                restarts += 1
+                if "continue" not in params or restarts >= LIST_TRIES:
+                    raise
+                del params["continue"]
+                found.clear()
+                continue
             found += [decode_observed(raw, resource.gvk, whole=whole) for raw in page.items]
             if not page.more or (most and len(found) >= most):
                 return found[:most] if most else found
             params["continue"] = page.more
+
+    async def _list_page(
+        self, resource: Resource, namespace: str, params: Mapping[str, str], *, whole: bool, priority: Priority
+    ) -> Page:
+        reply = await self._client.request(
+            "GET",
+            path(resource, namespace),
+            params=params,
+            accept=JSON if whole else METADATA_LIST,
+            priority=priority,
+            impersonate=self._impersonate,
+            plural=resource.plural,
+            subject=str(resource.gvk.group_kind),
+        )
+        return decode_page(reply.body)
 
     async def patch_json(
         self, key: ObjectKey, patch: Sequence[Mapping[str, object]], *, priority: Priority
@@ -284,13 +312,12 @@ class KubeApi:
             priority=Priority.USER,
             impersonate=self._impersonate,
         )
-        answer = msgspec.json.decode(reply.body)
-        return bool(answer.get("status", {}).get("allowed"))
+        return decode_answer(reply.body, _Review).status.allowed
 
     async def server_version(self) -> str:
         """Return the server's version, such as `v1.36.3`. Raises: KubeError."""
         reply = await self._client.request("GET", "/version", priority=Priority.USER)
-        return str(msgspec.json.decode(reply.body).get("gitVersion", ""))
+        return decode_answer(reply.body, _Version).gitVersion
 
     async def namespace_uid(self, name: str) -> str:
         """Return a namespace's uid; that of `kube-system` identifies a cluster. Raises: KubeError."""

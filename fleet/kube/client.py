@@ -7,6 +7,7 @@ import asyncio
 import email.utils
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -140,8 +141,10 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._calls.close()
-        await self._watches.close()
+        try:
+            await self._calls.close()
+        finally:
+            await self._watches.close()
 
     def note_heard(self) -> None:
         """Remember that the server spoke, and wake whoever waits for it to come back."""
@@ -296,6 +299,8 @@ class Client:
                 at = email.utils.parsedate_to_datetime(date)
             except ValueError:
                 return
+            if at.tzinfo is None:  # "-0000": UTC, and nothing is said about the place
+                at = at.replace(tzinfo=UTC)
             self.skew_s = (at - self._clock.now()).total_seconds()
 
 

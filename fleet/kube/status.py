@@ -27,6 +27,7 @@ MOST_MESSAGE = 256
 MOST_CAUSES = 20
 FIELD_CONFLICT = "FieldManagerConflict"
 DEFAULT_PAUSE_S = 1.0
+MOST_PAUSE_S = 120.0
 
 _SCHEMA_MARKS = (
     "failed to create typed patch object",
@@ -172,6 +173,7 @@ def _pause(code: int, headers: Mapping[str, str], details: _Details) -> After | 
     """Read how long the server asks us to wait; a 429 always asks for a moment."""
     text = headers.get("Retry-After", "")
     seconds = float(text) if text.isascii() and text.isdigit() else float(details.retryAfterSeconds)
+    seconds = max(0.0, min(seconds, MOST_PAUSE_S))
     if code == 429:
         return After(seconds or DEFAULT_PAUSE_S)
     return After(seconds) if code == 503 and seconds else None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fleet.clock import Clock, jitter
-from fleet.errors import Forbidden, Gone, Invalid, KubeError, NotFound, ServerFailure, Unauthorized, Unreachable
+from fleet.errors import After, Forbidden, Gone, Invalid, KubeError, NotFound, ServerFailure, Unauthorized, Unreachable
 from fleet.kube import resume
 from fleet.kube.client import Client, Stream
 from fleet.kube.discovery import Resource, path
@@ -117,6 +117,7 @@ class _Watch:
         self._clock = clock
         self._state = State()
         self._handled = 0
+        self._asked_s = 0.0
 
     async def connect_once(self) -> None:
         """Pause as the last outcome asks, then do what the phase is for, until that connection is over."""
@@ -137,6 +138,7 @@ class _Watch:
                 raise
             self._take(resume.unsupported(self._state))
         except KubeError as error:
+            self._asked_s = error.retry.seconds if isinstance(error.retry, After) else 0.0
             self._take(resume.failed(self._state), error)
 
     def _is_about_streaming(self, error: KubeError) -> bool:
@@ -144,14 +146,18 @@ class _Watch:
         return self._state.phase is Phase.LISTING and isinstance(error, Forbidden | Invalid)
 
     async def _pause(self) -> None:
-        """Wait as long as the failures in a row ask; a server found alive by another connection shortens it."""
-        pause_s = resume.pause_s(self._state.failures)
+        """Wait as long as the failures in a row ask; a server found alive by another connection shortens it.
+
+        What the server itself asked for (Retry-After) is waited out.
+        """
+        pause_s, least_s = resume.pause_s(self._state.failures), max(SHORTEST_S, self._asked_s)
+        pause_s, self._asked_s = max(pause_s, self._asked_s), 0.0
         if not pause_s:
             return
         pause_s = jitter(self._clock, pause_s)
-        if self._state.stalled and pause_s > SHORTEST_S:
-            await asyncio.sleep(jitter(self._clock, SHORTEST_S))
-            await self._client.wait_heard(pause_s - SHORTEST_S)
+        if self._state.stalled and pause_s > least_s:
+            await asyncio.sleep(jitter(self._clock, least_s))
+            await self._client.wait_heard(pause_s - least_s)
         else:
             await asyncio.sleep(pause_s)
 

@@ -4,6 +4,7 @@ A list's items carry no kind and PartialObjectMetadata carries a wrong one, so t
 """
 
 import sys
+from typing import TypeVar
 
 import msgspec
 
@@ -88,6 +89,10 @@ class _Object(msgspec.Struct):
     metadata: _Metadata = msgspec.field(default_factory=_Metadata)
 
 
+MOST_RV = 2**63 - 1
+"""What a database can hold."""
+
+
 class _ListMetadata(msgspec.Struct):
     resourceVersion: str = ""  # noqa: N815
     continue_: str = msgspec.field(name="continue", default="")
@@ -113,6 +118,8 @@ class Event(msgspec.Struct, frozen=True):
     type: str = ""
     object: msgspec.Raw = msgspec.Raw(b"{}")
 
+
+T = TypeVar("T")
 
 _OBJECT = msgspec.json.Decoder(_Object)
 _LIST = msgspec.json.Decoder(_List)
@@ -173,7 +180,8 @@ def parse_rv(text: str) -> int:
     >>> parse_rv("1042"), parse_rv("W/abc"), parse_rv("")
     (1042, 0, 0)
     """
-    return int(text) if text.isascii() and text.isdigit() else 0
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    return number if number <= MOST_RV else 0
 
 
 def decode_page(raw: bytes) -> Page:
@@ -207,3 +215,11 @@ def decode_bookmark(raw: bytes | msgspec.Raw) -> Bookmark:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ServerFailure(f"the watch stream is corrupt: {error}", reason="BrokenReply") from error
     return Bookmark(meta.resourceVersion, (meta.annotations or {}).get(INITIAL_EVENTS_END) == "true")
+
+
+def decode_answer(raw: bytes, kind: type[T]) -> T:
+    """Decode the answer to a small question. Raises: ServerFailure when it has another shape."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ServerFailure(f"the API server sent a broken answer: {error}", reason="BrokenReply") from error

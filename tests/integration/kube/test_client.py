@@ -11,6 +11,7 @@ from aiohttp import web
 from fleet.errors import (
     Conflict,
     Forbidden,
+    Gone,
     Invalid,
     KubeError,
     ServerFailure,
@@ -18,7 +19,9 @@ from fleet.errors import (
     Unauthorized,
     Unreachable,
 )
+from fleet.kube import api as api_module
 from fleet.kube import client as client_module
+from fleet.kube.api import KubeApi
 from fleet.kube.client import USER_AGENT
 from fleet.kube.credential import Credential, FileToken, Impersonation
 from fleet.kube.discovery import Discovery
@@ -177,12 +180,34 @@ async def test_rotated_token_file(cluster: SimCluster, network: MemoryNetwork, t
         del cluster.access.tokens["second"]
         await client.request("GET", "/version", priority=USER)
         assert [r.code for r in cluster.requests] == [200, 401, 200, 200]
-        path.unlink()
-        await asyncio.sleep(61)
+
+
+async def test_token_file_that_goes_away(cluster: SimCluster, network: MemoryNetwork, tmp_path: Path) -> None:
+    """While the old token is good a missing or half-written file harms nobody; when it is refused, the file is named."""
+    path = tmp_path / "token"
+    path.write_text(cluster.token)
+    async with open_client(network) as client:
+        client._credential = Credential(server=client.server, token=FileToken(path))
+        await client.request("GET", "/version", priority=USER)
+        for spoil in (lambda: path.write_text(""), path.unlink):
+            spoil()
+            await asyncio.sleep(61)
+            await client.request("GET", "/version", priority=USER)
+        cluster.access.tokens["second"] = cluster.access.tokens.pop(cluster.token)
         with pytest.raises(Unauthorized) as unreadable:
             await client.request("GET", "/version", priority=USER)
         assert unreadable.value.reason == "TokenUnreadable"
         assert str(path) in unreadable.value.message
+        path.write_text("second")
+        await client.request("GET", "/version", priority=USER)
+
+
+async def test_missing_token(cluster: SimCluster, network: MemoryNetwork) -> None:
+    """Without any proof of who we are there is one refusal, and no second try."""
+    async with open_client(network) as client:
+        with pytest.raises((Unauthorized, Forbidden)):
+            await client.request("GET", "/api/v1/secrets", priority=USER)
+    assert len(cluster.requests) == 1
 
 
 async def test_secrets_do_not_leak_through_refusals(connection: Connection) -> None:
@@ -256,6 +281,72 @@ async def test_replies_that_no_api_server_gives(
             await Discovery(client).refresh()
     assert failed.value.reason == reason
     assert "<html>" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Date": "Tue, 24 Nov 2026 21:06:55 -0000"},
+        {"Date": "yesterday"},
+        {"Date": "Tue, 24 Nov 99999 21:06:55 GMT"},
+        {"Date": ""},
+        {"Retry-After": "9" * 5000},
+        {"Warning": "299 - " + "x" * 5000},
+    ],
+)
+async def test_headers_that_no_api_server_sends(network: MemoryNetwork, serve: Serve, headers: dict[str, str]) -> None:
+    """A header that makes no sense spoils no answer."""
+
+    async def handle(_request: web.BaseRequest) -> web.Response:
+        return web.Response(body=b"{}", headers=headers)
+
+    serve(handle)
+    async with open_client(network) as client:
+        assert (await client.request("GET", "/version", priority=USER)).status == 200
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"null", b"\xff", b'{"status": null, "gitVersion": {}}'])
+async def test_answers_of_the_wrong_shape(network: MemoryNetwork, serve: Serve, body: bytes) -> None:
+    """Small questions get a typed error too when something else than an API server answers."""
+
+    async def handle(_request: web.BaseRequest) -> web.Response:
+        return web.Response(body=body)
+
+    serve(handle)
+    async with open_client(network) as client:
+        api = KubeApi(client, Discovery(client))
+        for ask in (api.server_version(), api.can_i("get", "", "secrets", "a")):
+            with pytest.raises(ServerFailure) as failed:
+                await ask
+            assert failed.value.reason == "BrokenReply"
+
+
+async def test_broken_compression(network: MemoryNetwork, serve: Serve) -> None:
+    """A body that cannot be unpacked is a broken connection, not a bug."""
+
+    async def handle(_request: web.BaseRequest) -> web.Response:
+        return web.Response(body=b"no gzip at all", headers={"Content-Encoding": "gzip"})
+
+    serve(handle)
+    async with open_client(network) as client:
+        with pytest.raises(KubeError):
+            await client.request("GET", "/version", priority=USER)
+
+
+async def test_a_list_that_expires_between_pages_starts_again(
+    cluster: SimCluster, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A continue token that is too old costs a fresh list and never a half one; an endless 410 is told."""
+    monkeypatch.setattr(api_module, "PAGE", 2)
+    names = [f"cm-{n}" for n in range(5)]
+    for name in names:
+        cluster.create(config_map(name, k="v"))
+    cluster.faults.fail(410, verb="list", path="continue=", times=1)
+    found = await connection.api.list_metadata(GroupKind("", "ConfigMap"), "default", priority=USER)
+    assert [o.key.name for o in found if o.key.name.startswith("cm-")] == names
+    cluster.faults.fail(410, verb="list")
+    with pytest.raises(Gone):
+        await connection.api.list_metadata(GroupKind("", "ConfigMap"), "default", priority=USER)
 
 
 async def test_endless_bodies_are_cut(network: MemoryNetwork, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,16 @@ async def test_one_broken_kind_does_not_spin(cluster: SimCluster, connection: Co
     assert all(isinstance(e, Stalled) for e in log.events)
 
 
+async def test_a_watch_waits_as_long_as_the_server_asks(cluster: SimCluster, connection: Connection) -> None:
+    """After a 429 with Retry-After a watch comes back when it may, and not before."""
+    cluster.faults.fail(429, verb="watch", times=1, retry_after_s=20)
+    began = asyncio.get_running_loop().time()
+    async with connection.watching(CONFIG_MAP, HERE) as log:
+        await log.until(synced)
+    assert 16 <= asyncio.get_running_loop().time() - began <= 25
+    assert cluster.count("watch") == 2
+
+
 async def _ask_often(connection: Connection) -> None:
     while True:
         await connection.api.server_version()

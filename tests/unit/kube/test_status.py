@@ -140,3 +140,15 @@ def test_secret_values_are_withheld() -> None:
 def test_broken_bodies(reply: bytes) -> None:
     """Whatever stands in the body, there is a sentence."""
     assert "HTTP 500" in classify(500, reply, {}).message
+
+
+@pytest.mark.parametrize(("seconds", "pause_s"), [("9" * 5000, 120), ("100000", 120), ("-5", 1), ("0", 1), ("1.5", 1)])
+def test_pauses_are_bounded(seconds: str, pause_s: float) -> None:
+    """No server may ask us to stay away for a day, or to come back at once."""
+    assert classify(429, b"", {"Retry-After": seconds}).retry == After(pause_s)
+
+
+@pytest.mark.parametrize(("seconds", "pause_s"), [(-5, 1), (10**9, 120), (7, 7)])
+def test_pauses_in_the_body_are_bounded(seconds: int, pause_s: float) -> None:
+    """The same holds for what a Status asks."""
+    assert classify(429, body(retryAfterSeconds=seconds), {}).retry == After(pause_s)

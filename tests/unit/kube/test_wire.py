@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fleet.errors import ServerFailure
 from fleet.kube.watch import Lines
-from fleet.kube.wire import decode_bookmark, decode_event, decode_observed, decode_page
+from fleet.kube.wire import decode_bookmark, decode_event, decode_observed, decode_page, parse_rv
 from fleet.object import Gvk, ObjectKey
 
 CONFIG_MAP = Gvk("", "v1", "ConfigMap")
@@ -121,3 +121,9 @@ def test_endless_lines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [line for _ in range(10) for line in lines.feed(b"x" * 10)]
     with pytest.raises(ServerFailure):
         list(lines.feed(b"x"))
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "9223372036854775808", "-1", "1.5", " 1", "٣"])
+def test_positions_that_are_no_numbers(text: str) -> None:
+    """A resourceVersion that no database could hold is compared for equality only."""
+    assert parse_rv(text) == 0
