@@ -4,9 +4,13 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from fleet.sim.cluster import SimCluster
 from fleet.sim.network import MemoryNetwork
+from fleet.sim.program import free_port
+
+_ATTEMPTS: Final = 5
 
 Clusters = Mapping[str, SimCluster]
 """Clusters by name, in the order they were asked for."""
@@ -27,9 +31,20 @@ async def tcp_farm(
         for name in names:
             cluster = clusters[name] = SimCluster(name, seed=seed, nodes=nodes, pace_s=pace_s)
             stack.push_async_callback(cluster.close)
-            await cluster.serve_tcp(tls=tls)
+            await _serve(cluster, tls=tls)
             write_kubeconfig(cluster, directory)
         yield clusters
+
+
+async def _serve(cluster: SimCluster, *, tls: bool) -> None:
+    """Listen outside the ephemeral range, where no outgoing connection takes the port of a cluster that is down."""
+    for _ in range(_ATTEMPTS):
+        try:
+            await cluster.serve_tcp(port=free_port(), tls=tls)
+        except OSError:
+            continue
+        return
+    await cluster.serve_tcp(tls=tls)
 
 
 @asynccontextmanager
