@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fleet.sim import intake, patch, schema, status, typed
+from fleet.sim import intake, managed, patch, schema, status, typed
 from fleet.sim.fields import FieldSet, Path
 from fleet.sim.patch import SCALE_VERSION, Model, Write
 from fleet.sim.reading import scale_of
@@ -74,7 +74,7 @@ def seen_as_scale(state: State, resource: Resource, live: Object) -> Object:
 
 def unchanged(live: Object, new: Object) -> Object:
     """Return the live object itself if the new one says the same, else the new one; times of ownership do not count."""
-    candidate = patch.unstamped(live, new)
+    candidate = managed.unstamped(live, new)
     return live if typed.equal(live, candidate) else candidate
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fleet.sim import typed, wire
+from fleet.sim.conform import TypedError, validate
 from fleet.sim.fields import FieldSet, Path, path_text
+from fleet.sim.managed import Managed, Manager, Owned, decode, encode, entries_of, with_managed, without_managed
 from fleet.sim.schema import Object, Schema
 
 MAX_UPDATE_MANAGERS: Final = 10
@@ -80,136 +82,7 @@ class BadApply(Exception):
     """What is applied does not fit the schema; the text is the server's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manager:
-    """One writer of an object; appliers are the same manager in every apiVersion (`api_version` is empty)."""
-
-    name: str
-    operation: str
-    api_version: str = ""
-    subresource: str = ""
-
-    @property
-    def identity(self) -> str:
-        """The text by which the server sorts managers in messages."""
-        parts = {"manager": self.name, "operation": self.operation}
-        parts |= {"apiVersion": self.api_version} if self.api_version else {}
-        parts |= {"subresource": self.subresource} if self.subresource else {}
-        return json.dumps(parts, separators=(",", ":"))
-
-    @property
-    def shown(self) -> str:
-        """The manager as conflict messages name it."""
-        text = json.dumps(self.name, ensure_ascii=False)
-        if self.subresource:
-            text = f'{text} with subresource "{self.subresource}"'
-        return f"{text} using {self.api_version}" if self.operation == "Update" else text
-
-
 _CURRENT: Final = Manager(name="current-operation", operation="Update")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owned:
-    """The fields of one manager, read in one apiVersion; `at` is None for entries without a time."""
-
-    fields: FieldSet
-    api_version: str
-    at: str | None = None
-
-
-Managed = dict[Manager, Owned]
-
-
-# managedFields in and out.
-
-
-def decode(entries: Any) -> Managed:
-    """Read managedFields.
-
-    Raises:
-        ValueError: an entry lacks what it must have.
-    """
-    managed: Managed = {}
-    for number, entry in enumerate(entries or ()):
-        operation, api_version = entry.get("operation"), entry.get("apiVersion")
-        if operation not in ("Apply", "Update"):
-            raise ValueError("operation must be `Apply` or `Update`")
-        if not api_version:
-            raise ValueError("apiVersion must not be empty")
-        if entry.get("fieldsType") != "FieldsV1":
-            raise ValueError(f"missing fieldsType in managed fields entry {number}")
-        manager = Manager(
-            name=entry.get("manager", ""),
-            operation=operation,
-            api_version=api_version if operation == "Update" else "",
-            subresource=entry.get("subresource", ""),
-        )
-        fields = FieldSet.parse(entry.get("fieldsV1") or {})
-        managed[manager] = Owned(fields=fields, api_version=api_version, at=entry.get("time"))
-    return managed
-
-
-def encode(managed: Managed) -> list[dict[str, Any]]:
-    """Return managedFields in the server's order."""
-    ordered = sorted(
-        managed.items(),
-        key=lambda item: (
-            item[0].operation,
-            item[1].at or "",
-            item[0].name,
-            item[1].api_version,
-            item[0].subresource,
-        ),
-    )
-    return [_entry(manager, owned) for manager, owned in ordered]
-
-
-def _entry(manager: Manager, owned: Owned) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "manager": manager.name,
-        "operation": manager.operation,
-        "apiVersion": owned.api_version,
-    }
-    if owned.at:
-        entry["time"] = owned.at
-    entry |= {"fieldsType": "FieldsV1", "fieldsV1": owned.fields.serialise()}
-    if manager.subresource:
-        entry["subresource"] = manager.subresource
-    return entry
-
-
-def _entries_of(obj: Object) -> Any:
-    return obj["metadata"].get("managedFields")
-
-
-def without_managed(obj: Object) -> Object:
-    """Return the object without managedFields."""
-    metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
-    return {**obj, "metadata": metadata}
-
-
-def _with_managed(obj: Object, managed: Managed) -> Object:
-    bare = without_managed(obj)
-    if managed:
-        bare["metadata"]["managedFields"] = encode(managed)
-    return bare
-
-
-def unstamped(live: Object, new: Object) -> Object:
-    """Return the new object with its old times if nothing but the times of managedFields changed."""
-    old_entries, new_entries = _entries_of(live) or [], _entries_of(new) or []
-    if len(old_entries) != len(new_entries):
-        return new
-    if not typed.equal([_timeless(e) for e in old_entries], [_timeless(e) for e in new_entries]):
-        return new
-    if not typed.equal(without_managed(live), without_managed(new)):
-        return new
-    return {**new, "metadata": {**new["metadata"], "managedFields": old_entries}} if new_entries else new
-
-
-def _timeless(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name != "time"}
 
 
 # POST, PUT and every patch but apply.
@@ -226,15 +99,15 @@ def update(model: Model, write: Write, live: Object | None, new: Object) -> Obje
     if not managed and live is not None:
         return bare
     before = _blank(model, new) if live is None else without_managed(live)
-    return _with_managed(bare, _capped(_tracked(model, write, before, bare, managed)))
+    return with_managed(bare, _capped(_tracked(model, write, before, bare, managed)))
 
 
 def _claimed(live: Object | None, new: Object, *, subresource: str) -> Managed:
     """Return the managers to start from: the request's if it brings any, else the live object's."""
-    recorded = _decode_or_nothing(_entries_of(live) if live is not None else None)
+    recorded = _decode_or_nothing(entries_of(live) if live is not None else None)
     if subresource:
         return recorded
-    asked = _entries_of(new)
+    asked = entries_of(new)
     if asked == [{}]:
         return {}
     try:
@@ -316,7 +189,7 @@ def apply(model: Model, write: Write, live: Object | None, applied: Object, *, f
         ApplyConflict: other managers own fields with other values and `force` is not set.
         BadApply: the configuration does not fit the schema.
     """
-    managed = decode(_entries_of(live)) if live is not None else {}
+    managed = decode(entries_of(live)) if live is not None else {}
     before = _head(applied) if live is None else without_managed(live)
     if live is not None and not managed:
         first = replace(write, manager=BEFORE_FIRST_APPLY)
@@ -325,7 +198,7 @@ def apply(model: Model, write: Write, live: Object | None, applied: Object, *, f
     new = before if merged is None else merged
     if write.manager == _KUBECTL and new["metadata"].get("annotations", {}).get(LAST_APPLIED):
         new = _with_last_applied(new, applied)
-    return _with_managed(new, managed)
+    return with_managed(new, managed)
 
 
 def _apply(
@@ -367,7 +240,7 @@ def _apply_as(
     managed = _reconciled(model, managed)
     try:
         merged = typed.merge(model.schema, live, applied)
-    except typed.TypedError as error:
+    except TypedError as error:
         raise BadApply(f"failed to merge config: {error}") from None
     last = managed.get(manager)
     fields = typed.field_set(model.schema, applied).without(model.reset)
@@ -390,8 +263,8 @@ def _apply_as(
 
 def _check(model: Model, applied: Object) -> None:
     try:
-        typed.validate(model.schema, applied)
-    except typed.TypedError as error:
+        validate(model.schema, applied)
+    except TypedError as error:
         metadata = applied["metadata"]
         where = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {_gvk(applied)}"
         raise BadApply(f"failed to create typed patch object ({where}): {error}") from None
@@ -498,8 +371,8 @@ def _allowed_by_last_applied(model: Model, live: Object) -> FieldSet:
         last = json.loads(live["metadata"]["annotations"][LAST_APPLIED])
         if last["apiVersion"] != model.api_version:
             return FieldSet()
-        typed.validate(model.schema, last)
-    except (KeyError, TypeError, ValueError, typed.TypedError):
+        validate(model.schema, last)
+    except (KeyError, TypeError, ValueError, TypedError):
         return FieldSet()
     change = typed.compare(model.schema, last, live)
     return typed.field_set(model.schema, last) - change.modified - change.added - change.removed

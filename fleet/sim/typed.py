@@ -1,15 +1,12 @@
-"""Objects seen through their schema: validation, owned fields, comparison, merge and removal."""
+"""Objects seen through their schema: owned fields, comparison, merge and removal."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from fleet.sim.fields import FieldSet, Path, element_text, field_element, key_element, value_element
+from fleet.sim.conform import Kind, TypedError, element_schema, item_element, join_errors, kind_of, scalar_error
+from fleet.sim.fields import FieldSet, Path, element_text, field_element
 from fleet.sim.schema import DEDUCED, ListType, MapType, Scalar, Schema
-
-
-class TypedError(Exception):
-    """A value does not fit its schema; the text is the server's."""
 
 
 class _Absent:
@@ -38,189 +35,6 @@ class Comparison:
         )
 
 
-Kind = Literal["map", "scalar", "list"]
-
-
-def _kind(schema: Schema, value: Any) -> Kind:
-    """Return as what a value is read, where the schema allows several."""
-    if schema.scalar and isinstance(value, (str, int, float)):
-        return "scalar"
-    if schema.list is not None and isinstance(value, list):
-        return "list"
-    if schema.map is not None:
-        return "map"
-    return "scalar" if schema.scalar else "list"
-
-
-def _element_schema(shape: MapType, name: str) -> Schema:
-    found = shape.fields.get(name)
-    if found is not None:
-        return found.schema
-    return shape.element or DEDUCED
-
-
-# Path elements of list items.
-
-
-def item_element(shape: ListType, item: Any) -> str:
-    """Return the path element of an item of a set or keyed list.
-
-    Raises:
-        TypedError: the item has no key, or cannot be a member.
-    """
-    return _keyed(shape, item) if shape.keys else _valued(item)
-
-
-def _keyed(shape: ListType, item: Any) -> str:
-    if item is None:
-        raise TypedError("associative list with keys may not have a null element")
-    if not isinstance(item, dict):
-        raise TypedError("associative list with keys may not have non-map elements")
-    fields = shape.element.map.fields if shape.element.map is not None else {}
-    keys = {}
-    for name in shape.keys:
-        default = fields[name].default if name in fields else None
-        if name in item:
-            keys[name] = item[name]
-        elif default is not None:
-            keys[name] = default
-    if not keys:
-        quoted = " ".join(f'"{name}"' for name in shape.keys)
-        raise TypedError(
-            f"associative list with keys has an element that omits all key fields [{quoted}] "
-            "(and doesn't have default values for any key fields)"
-        )
-    return key_element(keys)
-
-
-def _valued(item: Any) -> str:
-    if isinstance(item, dict):
-        raise TypedError("associative list without keys has an element that's a map type")
-    if isinstance(item, list):
-        raise TypedError("not supported: associative list with lists as elements")
-    if item is None:
-        raise TypedError("associative list without keys has an element that's an explicit null")
-    return value_element(item)
-
-
-# Validation.
-
-
-def validate(schema: Schema, value: Any, *, duplicates: bool = False) -> None:
-    """Check a value against its schema; `duplicates` allows the same key twice, as objects once stored may have it.
-
-    Raises:
-        TypedError: with the server's words.
-    """
-    errors = list(_errors(schema, value, "", duplicates))
-    if errors:
-        raise TypedError(join_errors(errors))
-
-
-def join_errors(errors: list[tuple[str, str]]) -> str:
-    """Return (path, message) pairs as the server prints them."""
-    lines = [f"{path}: {message}" if path else message for path, message in errors]
-    return lines[0] if len(lines) == 1 else "\n".join(["errors:", *(f"  {line}" for line in lines)])
-
-
-def _errors(schema: Schema, value: Any, path: str, duplicates: bool) -> Iterator[tuple[str, str]]:
-    kind = _kind(schema, value)
-    if kind == "scalar":
-        message = _scalar_error(schema.scalar, value)
-        if message:
-            yield path, message
-    elif value is None:
-        return
-    elif kind == "list":
-        assert schema.list is not None
-        if not isinstance(value, list):
-            yield path, f"expected list, got {_go(value)}"
-            return
-        yield from _list_errors(schema.list, value, path, duplicates)
-    else:
-        assert schema.map is not None
-        if not isinstance(value, dict):
-            yield path, f"expected map, got {_go(value)}"
-            return
-        yield from _map_errors(schema.map, value, path, duplicates)
-
-
-def _map_errors(shape: MapType, value: dict[str, Any], path: str, duplicates: bool) -> Iterator[tuple[str, str]]:
-    for name, inner in value.items():
-        below = f"{path}.{name}"
-        if name not in shape.fields and shape.element is None:
-            yield below, "field not declared in schema"
-            return
-        yield from _errors(_element_schema(shape, name), inner, below, duplicates)
-
-
-def _list_errors(shape: ListType, value: list[Any], path: str, duplicates: bool) -> Iterator[tuple[str, str]]:
-    seen = set()
-    for index, item in enumerate(value):
-        if not shape.associative:
-            yield from _errors(shape.element, item, f"{path}[{index}]", duplicates)
-            continue
-        try:
-            element = item_element(shape, item)
-        except TypedError as error:
-            yield path, f"element {index}: {error}"
-            return
-        if element in seen and not duplicates:
-            yield path, f"duplicate entries for key {element_text(element)}"
-        seen.add(element)
-        yield from _errors(shape.element, item, f"{path}{element_text(element)}", duplicates)
-
-
-def _scalar_error(scalar: Scalar, value: Any) -> str:
-    if value is None:
-        return ""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if scalar == "numeric":
-        return "" if number else f"expected numeric (int or float), got {_go_type(value)}"
-    if scalar == "string":
-        return "" if isinstance(value, str) else f"expected string, got {_go_detailed(value)}"
-    if scalar == "boolean":
-        return "" if isinstance(value, bool) else f"expected boolean, got {_go(value)}"
-    fits = number or isinstance(value, (str, bool))
-    return "" if fits else f"expected any scalar, got {_go(value)}"
-
-
-def _go_type(value: Any) -> str:
-    names = {bool: "bool", int: "int64", float: "float64", str: "string", list: "[]interface {}"}
-    return names.get(type(value), "map[string]interface {}")
-
-
-def _go_detailed(value: Any) -> str:
-    return f"&value.valueUnstructured{{Value:{_go_syntax(value)}}}"
-
-
-def _go_syntax(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return element_text(value_element(value))[2:-1]
-    if isinstance(value, list):
-        return f"[]interface {{}}{{{', '.join(map(_go_syntax, value))}}}"
-    if isinstance(value, dict):
-        inner = ", ".join(f"{_go_syntax(k)}:{_go_syntax(v)}" for k, v in sorted(value.items()))
-        return f"map[string]interface {{}}{{{inner}}}"
-    return "interface {}(nil)" if value is None else str(value)
-
-
-def _go(value: Any) -> str:
-    return f"&{{{_go_plain(value)}}}"
-
-
-def _go_plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{' '.join(map(_go_plain, value))}]"
-    if isinstance(value, dict):
-        return f"map[{' '.join(f'{k}:{_go_plain(v)}' for k, v in sorted(value.items()))}]"
-    return "<nil>" if value is None else str(value)
-
-
 # Fields of an object.
 
 
@@ -232,7 +46,7 @@ def field_set(schema: Schema, value: Any) -> FieldSet:
 
 
 def _collect(schema: Schema, value: Any, path: Path, found: FieldSet) -> None:
-    kind = _kind(schema, value)
+    kind = kind_of(schema, value)
     if kind == "scalar":
         found.insert(path)
     elif kind == "list":
@@ -261,7 +75,7 @@ def _collect_items(shape: ListType, value: list[Any], path: Path, found: FieldSe
 def _collect_entries(shape: MapType, value: dict[str, Any], path: Path, found: FieldSet) -> None:
     for name, inner in value.items():
         below = (*path, field_element(name))
-        _collect(_element_schema(shape, name), inner, below, found)
+        _collect(element_schema(shape, name), inner, below, found)
         if inner is None or inner == {} or name not in shape.fields:
             found.insert(below)
 
@@ -272,8 +86,8 @@ def _collect_entries(shape: MapType, value: dict[str, Any], path: Path, found: F
 def _sides(schema: Schema, left: Any, right: Any) -> list[Kind]:
     """Return as what a pair of values is read; two kinds if they do not agree, the right one last."""
     if right is ABSENT:
-        return [_kind(schema, left)]
-    mine, theirs = _kind(schema, left), _kind(schema, right)
+        return [kind_of(schema, left)]
+    mine, theirs = kind_of(schema, left), kind_of(schema, right)
     return [theirs] if left is ABSENT or mine == theirs else [mine, theirs]
 
 
@@ -281,7 +95,7 @@ def _check_scalars(scalar: Scalar, left: Any, right: Any) -> None:
     errors = [
         f"{side}: {message}"
         for side, value in (("lhs", left), ("rhs", right))
-        if value is not ABSENT and (message := _scalar_error(scalar, value))
+        if value is not ABSENT and (message := scalar_error(scalar, value))
     ]
     if len(errors) == 2:
         raise TypedError(join_errors([("", error) for error in errors]))
@@ -338,7 +152,7 @@ def _merge_as(kind: Kind, schema: Schema, left: Any, right: Any) -> Any:
 def _merge_maps(shape: MapType, left: dict[str, Any], right: dict[str, Any]) -> Any:
     out = {}
     for name in _names(left, right):
-        inner = _merge(_element_schema(shape, name), left.get(name, ABSENT), right.get(name, ABSENT))
+        inner = _merge(element_schema(shape, name), left.get(name, ABSENT), right.get(name, ABSENT))
         if inner is not ABSENT:
             out[name] = inner
     return out or ABSENT
@@ -450,7 +264,7 @@ def _compare_as_map(schema: Schema, left: Any, right: Any, path: Path, into: Com
         return True
     for name in _names(mine, theirs):
         below = (*path, field_element(name))
-        inner = _element_schema(schema.map, name)
+        inner = element_schema(schema.map, name)
         _compare(inner, mine.get(name, ABSENT), theirs.get(name, ABSENT), below, into)
     return False
 
@@ -525,7 +339,7 @@ def _grouped(shape: ListType, items: list[Any]) -> dict[str, list[Any]]:
 
 def remove(schema: Schema, value: Any, fields: FieldSet) -> Any:
     """Return a value without some fields and all below them; None if nothing is left."""
-    kind = _kind(schema, value)
+    kind = kind_of(schema, value)
     if kind == "scalar":
         return value
     if kind == "list":
@@ -557,7 +371,7 @@ def _remove_entries(shape: MapType, value: dict[str, Any], fields: FieldSet) -> 
         if element in fields.members:
             continue
         below = fields.at(element)
-        out[name] = remove(_element_schema(shape, name), inner, below) if below else inner
+        out[name] = remove(element_schema(shape, name), inner, below) if below else inner
     return out or None
 
 
