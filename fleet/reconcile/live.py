@@ -99,16 +99,19 @@ def pack_uid(uid: str) -> bytes:
     """
     digits = uid.replace("-", "")
     try:
-        packed = bytes.fromhex(digits) if len(digits) == 32 and len(uid) == 36 else b""
+        packed = bytes.fromhex(digits)
     except ValueError:
         packed = b""
-    return packed or uid.encode()
+    if len(packed) == 16 and unpack_uid(packed) == uid:
+        return packed
+    text = uid.encode()
+    return text + b"\0" if len(text) == 16 else text
 
 
 def unpack_uid(packed: bytes) -> str:
     """Undo `pack_uid`."""
     if len(packed) != 16:
-        return packed.decode()
+        return packed.removesuffix(b"\0").decode()
     digits = packed.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
