@@ -87,10 +87,6 @@ def builtin(group: str, version: str, kind: str) -> Schema:
     return _table().get((api_version, kind), _anything())
 
 
-def is_builtin(api_version: str, kind: str) -> bool:
-    return (api_version, kind) in _table()
-
-
 def from_openapi(document: Mapping[str, Any]) -> Schema:
     """Return the shape of a custom resource from its openAPIV3Schema."""
     properties = {name: value for name, value in (document.get("properties") or {}).items() if name != "metadata"}

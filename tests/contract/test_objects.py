@@ -264,6 +264,19 @@ def test_generation_counts_spec_changes(api: Api, deployments: str) -> None:
     assert generations == [1, 1, 1, 2]
 
 
+def test_quantities_are_canonical(api: Api, deployments: str) -> None:
+    """Quantities are stored in one form: as few digits and as large a suffix as possible."""
+    forms = ["0.5", "1000m", "1024Mi", "1.5Gi", "1000Ki", "2e3", "1E", "0.1Gi", "1.5Ki", "100u", "1000000"]
+    containers = [
+        {"name": f"c{n}", "image": "a:1", "resources": {"requests": {"memory": form}}} for n, form in enumerate(forms)
+    ]
+    body = deployment("a")
+    body["spec"]["template"]["spec"]["containers"] = containers
+    stored = api.post(deployments, body).body["spec"]["template"]["spec"]["containers"]
+    canonical = ["500m", "1", "1Gi", "1536Mi", "1000Ki", "2e3", "1E", "107374182400m", "1536", "1m", "1M"]
+    assert [container["resources"]["requests"]["memory"] for container in stored] == canonical
+
+
 def test_status_is_a_place_of_its_own(api: Api, namespace: str) -> None:
     """Writes to an object leave its status alone, writes to its status leave the rest alone."""
     path = f"/api/v1/namespaces/{namespace}/resourcequotas"
