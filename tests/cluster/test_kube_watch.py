@@ -77,7 +77,10 @@ async def test_paged_list_where_streaming_is_refused(
 
 
 async def test_restart_of_the_server_is_survived(plane: ControlPlane, namespace: str) -> None:
-    """A killed and restarted API server is told as Stalled and Resumed; nothing is listed again, nothing is missed."""
+    """A killed and restarted API server is told as Stalled and Resumed, and nothing is missed or told as gone.
+
+    Where other objects were written meanwhile its history begins after our position, which costs one fresh list.
+    """
     async with connect(plane) as c:
         await c.api.apply(manifest(config_map(namespace, "a", {})), priority=USER)
         async with c.watching(CONFIG_MAP, Scope(namespace=namespace)) as log:
@@ -88,7 +91,7 @@ async def test_restart_of_the_server_is_survived(plane: ControlPlane, namespace:
             await plane.kubectl("-n", namespace, "create", "configmap", "b")
             await log.until(lambda _: "b" in log.names(Seen))
         assert any(isinstance(e, Resumed) for e in log.events)
-        assert sum(isinstance(e, Restarted) for e in log.events) == 1
+        assert sum(isinstance(e, Restarted) for e in log.events) <= 2
         assert not log.names(Left)
         stalled = next(e for e in log.events if isinstance(e, Stalled))
         assert isinstance(stalled.error, Unreachable)
