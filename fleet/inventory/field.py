@@ -16,6 +16,7 @@ _LABEL_PREFIX = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?"
 _LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _DURATION_PART = r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)"
+_LONGEST_S = 10 * 366 * 86_400.0
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -31,7 +32,10 @@ def parse_duration(text: object) -> float:
         raise ValueError(f"a duration needs a unit: write {text}s, {text}m or {text}h")
     if not isinstance(text, str) or not re.fullmatch(f"({_DURATION_PART})+", text):
         raise ValueError("must be a duration such as 30s, 10m or 1h30m")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in re.findall(_DURATION_PART, text))
+    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in re.findall(_DURATION_PART, text))
+    if seconds > _LONGEST_S:
+        raise ValueError("is too long: at most ten years")
+    return seconds
 
 
 def _matching(pattern: str, message: str) -> AfterValidator:

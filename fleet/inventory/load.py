@@ -2,15 +2,18 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from fleet.document import DEFAULT_LIMITS
 from fleet.errors import InventoryError, Problem
 from fleet.inventory.merge import merge
 from fleet.inventory.parse import parse_file
 from fleet.inventory.value import File, Inventory, Scan
 
 SUFFIXES = (".yaml", ".yml", ".json")
+MOST_FILE_BYTES = DEFAULT_LIMITS.file_bytes
 
 
 def load_inventory(directory: Path, previous: Inventory | None = None) -> Inventory:
@@ -62,12 +65,30 @@ def _list_files(directory: Path, above: frozenset[str]) -> Iterator[Path]:
 
 def _read_file(path: Path, known: File | None) -> File:
     try:
-        data = path.read_bytes()
+        data = _read_bytes(path)
     except OSError as error:
         problem = Problem(str(path), 0, 0, "", f"cannot be read: {error.strerror}")
         return File(digest=str(error.errno).encode(), entries=(), problems=(problem,))
+    except ValueError as error:
+        problem = Problem(str(path), 0, 0, "", str(error))
+        return File(digest=str(error).encode(), entries=(), problems=(problem,))
     digest = hashlib.blake2b(data, digest_size=16).digest()
     if known is not None and known.digest == digest:
         return known
     entries, problems = parse_file(data, str(path), path.parent.absolute())
     return File(digest=digest, entries=tuple(entries), problems=tuple(problems))
+
+
+def _read_bytes(path: Path) -> bytes:
+    """Read a file that may be anything; a pipe would block, and a disk image fill the memory.
+
+    Raises: OSError; ValueError saying what is wrong with it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("is not a regular file")
+        data = file.read(MOST_FILE_BYTES + 1)
+    if len(data) > MOST_FILE_BYTES:
+        raise ValueError(f"is larger than {MOST_FILE_BYTES >> 20} MiB")
+    return data

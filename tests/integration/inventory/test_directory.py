@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -63,6 +64,26 @@ def test_nothing_to_read_is_an_error(tmp_path: Path, make: Callable[[Path], None
     make(tmp_path / "inventory")
     with pytest.raises(InventoryError, match="inventory"):
         load_inventory(tmp_path / "inventory")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "huge", "directory link"])
+def test_what_is_no_inventory_file_is_a_problem_of_itself(tmp_path: Path, kind: str) -> None:
+    """A pipe that nobody writes to, or a file of gigabytes, neither blocks the others nor fills the memory."""
+    (tmp_path / "good.yaml").write_text(environment("dev"))
+    odd = tmp_path / "odd.yaml"
+    match kind:
+        case "pipe":
+            os.mkfifo(odd)
+        case "huge":
+            with odd.open("wb") as file:
+                file.truncate(10 << 30)
+        case _:
+            (tmp_path / "below").mkdir()
+            odd.symlink_to(tmp_path / "below")
+    loaded = load_inventory(tmp_path)
+    assert list(loaded.environments) == ["dev"]
+    expected = {"pipe": "is not a regular file", "huge": "is larger than 1 MiB"}.get(kind)
+    assert [p.message for p in loaded.problems] == ([expected] if expected else [])
 
 
 def test_files_with_equal_bytes_are_not_parsed_again(tmp_path: Path) -> None:
