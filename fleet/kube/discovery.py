@@ -22,6 +22,7 @@ from fleet.kube.wire import JSON
 from fleet.object import GroupKind, Gvk
 
 AGGREGATED = f"{JSON};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,{JSON}"
+LEGACY = ("APIVersions", "APIGroupList")
 CHECK_EVERY_S = 600.0
 SETTLE_S = (0.2, 0.5, 1.0, 2.0, 4.0)
 
@@ -217,9 +218,12 @@ class Discovery:
         if aggregated.kind == "APIGroupDiscoveryList":
             table, stale = read_aggregated(aggregated.items or ())
             etag = reply.headers.get("ETag", "")
-        else:
+        elif aggregated.kind in LEGACY:
             table, stale = await self._fetch_legacy(_decode(reply.body, _LegacyRoot))
             etag = ""
+        else:
+            # some proxies answer 200 and {} to everything, which must not read as "nothing is served"
+            raise ServerFailure("what answers is not an API server; check the address", reason="BrokenReply")
         for group in stale:
             for version, resources in self._table.get(group, {}).items():
                 table.setdefault(group, {}).setdefault(version, resources)
