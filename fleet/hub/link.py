@@ -128,6 +128,7 @@ class Link:
             owners=self._owners,
             wants=self._wants,
             wanted_by=self._wanted_by,
+            system=api,
             ledgers={},
             digest_key=commons.digest_key,
         )

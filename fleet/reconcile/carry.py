@@ -27,6 +27,7 @@ from fleet.errors import (
     Unauthorized,
     Unreachable,
 )
+from fleet.kube.api import Applied
 from fleet.kube.gate import Priority
 from fleet.kube.ownership import foreign_additions, owned_digest, plan_fold, plan_preexisting
 from fleet.kube.wire import Observed
@@ -80,6 +81,8 @@ class Site:
     part_of: str
     hub_id: str
     api: ClusterApi
+    system: ClusterApi
+    """The hub's own identity."""
     kinds: Kinds
     live: Live
     clock: Clock
@@ -185,8 +188,6 @@ async def _write_one(site: Site, change: Change) -> Result:
     assert change.manifest is not None
     manifest = await site.unsealer.open(change.manifest, site.target.cluster)
     priority = Priority.DRIFT if change.is_drift else site.priority
-    if change.action is Action.CONFIGURE and _has_additions(site, change):
-        await _fold(site, change, priority)
     sent = await _as_sent(site, change, manifest, priority)
     try:
         applied = await _apply(site, sent, priority)
@@ -198,6 +199,7 @@ async def _write_one(site: Site, change: Change) -> Result:
     observed = applied.observed
     if not applied.created:
         observed = await _mark_preexisting(site, change, sent, observed, priority)
+        observed = await _undo_additions(site, change, sent, observed, priority)
     now = site.clock.now()
     site.live.put(change.key, summarise(observed, site.hub_id, now), written=True)
     return Result(
@@ -228,15 +230,7 @@ def _yielded(site: Site, key: ObjectKey, scaled_by: str) -> tuple[str, ...]:
     return ignored_pointers(site.policy.ignore, key, scaled_by, site.policy.drift_managers)
 
 
-def _has_additions(site: Site, change: Change) -> bool:
-    """Tell whether drift managers added something that this write is to remove."""
-    if change.live is None or not site.policy.repair:
-        return False
-    yielded = _yielded(site, change.key, change.live.scaled_by)
-    return bool(additions(site.policy, change.manifest, change.live, yielded))
-
-
-async def _apply(site: Site, sent: Manifest, priority: Priority) -> Any:
+async def _apply(site: Site, sent: Manifest, priority: Priority) -> Applied:
     """Apply; after a definition changed, "field not declared in schema" is the old schema speaking: ask again."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SCHEMA_RETRY_S
@@ -280,25 +274,35 @@ async def _as_sent(site: Site, change: Change, manifest: Manifest, priority: Pri
     return replace(stamped, body=encode_canonical(sent))
 
 
-async def _fold(site: Site, change: Change, priority: Priority) -> None:
-    """Take over what drift managers added, so that the apply that follows removes it."""
+async def _undo_additions(
+    site: Site, change: Change, sent: Manifest, observed: Observed, priority: Priority
+) -> Observed:
+    """Fold into our entry what drift managers added, and apply again, which removes it.
+
+    After the first apply, not before it: that takes back what was taken, and most drift is no more than that.
+    """
+    live = summarise(observed, site.hub_id, site.clock.now())
+    yielded = _yielded(site, change.key, live.scaled_by)
+    if _is_first(change) or not site.policy.repair or not additions(site.policy, sent, live, yielded):
+        return observed
     managers = site.policy.drift_managers
 
     def plan(seen: Observed) -> Sequence[Mapping[str, object]] | None:
         return plan_fold(seen.managed, managers, seen.rv, _yielded(site, change.key, scaler(seen.managed)))
 
-    try:
-        await site.api.patch_planned(change.key, plan, priority=priority)
-    except NotFound as error:
-        if error.what != "object":
-            raise
+    await site.api.patch_planned(change.key, plan, priority=priority, observed=observed)
+    return (await _apply(site, sent, priority)).observed
+
+
+def _is_first(change: Change) -> bool:
+    return change.action is Action.ADOPT or change.entry is None
 
 
 async def _mark_preexisting(
     site: Site, change: Change, sent: Manifest, observed: Observed, priority: Priority
 ) -> Observed:
     """At our first apply, what people had set before becomes `fleet-preexisting`: never drift, never removed."""
-    first = change.action is Action.ADOPT or change.entry is None
+    first = _is_first(change)
     reset = any(entry.manager == "before-first-apply" for entry in observed.managed)
     if not first and not reset:
         return observed

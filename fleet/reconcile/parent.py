@@ -29,17 +29,17 @@ class Parent:
 
     async def remove(self, site: Site) -> None:
         """Delete the parent: nothing is left of the target. Raises: KubeError."""
-        found = await site.api.get_metadata(parent_key(self._target), priority=site.priority)
+        found = await site.system.get_metadata(parent_key(self._target), priority=site.priority)
         if found is not None:
-            await site.api.delete(found.key, found.uid, priority=site.priority)
+            await site.system.delete(found.key, found.uid, priority=site.priority)
         self._scope = None
 
     async def _read(self, site: Site) -> Scope:
         if self._scope is None:
-            found = await site.api.get_metadata(parent_key(self._target), priority=site.priority)
+            found = await site.system.get_metadata(parent_key(self._target), priority=site.priority)
             self._scope = scope_in(found) if found is not None else Scope()
         return self._scope
 
     async def _write(self, site: Site, scope: Scope) -> None:
-        await site.api.apply(parent_manifest(self._target, scope, site.hub_id), priority=site.priority)
+        await site.system.apply(parent_manifest(self._target, scope, site.hub_id), priority=site.priority)
         self._scope = scope

@@ -108,6 +108,8 @@ class Surroundings:
     digest_key: bytes
     wanted_by: Callable[[ObjectKey, TargetId], TargetId | None] = lambda _key, _target: None
     """Which other target desires an object."""
+    system: ClusterApi | None = None
+    """The hub's own identity, for what is in `fleet-system`: an App that impersonates a tenant may not write there."""
 
 
 class Target:
@@ -123,6 +125,8 @@ class Target:
         self._patience = Patience(around.clock)
         self._parent = Parent(target)
         self._found: dict[ObjectKey, Observed | None] = {}
+        self._moved = False
+        """Objects were taken over that the parent may not cover yet."""
         self._scoped: tuple[Desired | None, Mapping[ObjectKey, Manifest]] = (None, {})
 
     @property
@@ -223,11 +227,13 @@ class Target:
 
     def _site(self, order: Order) -> Site:
         around = self._around
+        api = around.api(self.id)
         return Site(
             target=self.id,
             part_of=self.part_of,
             hub_id=around.hub_id,
-            api=around.api(self.id),
+            api=api,
+            system=around.system or api,
             kinds=around.kinds,
             live=around.live,
             clock=around.clock,
@@ -253,6 +259,7 @@ class Target:
                 self._around.owners[key] = self.id
                 if (entry := rows.pop(key, None)) is not None:
                     self.entries[key] = replace(entry, desired=b"")
+        self._moved |= bool(sources)
         return bool(sources)
 
     async def _write(self, site: Site, plan: Plan, order: Order, notes: list[Note]) -> int:
@@ -271,7 +278,9 @@ class Target:
         if not changes:
             return []
         new = [change for change in changes if change.key not in self.entries]
-        await self._parent.cover(site, [*self.entries, *(change.key for change in new)])
+        if new or self._moved:
+            await self._parent.cover(site, [*self.entries, *(change.key for change in new)])
+            self._moved = False
         if new:
             await self._around.ledger.intend(self.id, [change.key for change in new], self._around.lease)
             self.entries.update({change.key: self._intent(change) for change in new})

@@ -1,5 +1,7 @@
 """One target's run on a cluster that behaves: install, rest, configure, prune, restart."""
 
+from dataclasses import replace
+
 import pytest
 
 from fleet.errors import ServerFailure
@@ -7,6 +9,7 @@ from fleet.object import GroupKind, ObjectKey
 from fleet.reconcile.applyset import parent_key, set_id
 from fleet.reconcile.health import Health
 from fleet.reconcile.port import Policy
+from tests.harness.cluster import FakeCluster
 from tests.harness.reconcile import (
     HUB_ID,
     Rig,
@@ -158,6 +161,29 @@ async def test_the_parent_knows_kinds_and_namespaces(rig: Rig) -> None:
     assert rig.cluster.body(parent)["metadata"]["annotations"][kinds] == "ConfigMap,Deployment.apps"
     await rig.run(config("a"), release=4)
     assert rig.cluster.body(parent)["metadata"]["annotations"][kinds] == "ConfigMap"
+
+
+async def test_a_tenant_does_not_write_the_parent(rig: Rig) -> None:
+    """An App that impersonates somebody writes its objects as that one, and its parent as the hub."""
+    tenant = FakeCluster()
+    rig.around = replace(rig.around, api=lambda _: tenant, system=rig.cluster)
+    await rig.run(config("a"))
+    parent = parent_key(rig.target().id)
+    assert A in tenant.objects
+    assert parent not in tenant.objects
+    assert parent in rig.cluster.objects
+    assert A not in rig.cluster.objects
+
+
+async def test_a_repair_after_a_restart_is_one_request(rig: Rig) -> None:
+    """The parent is not read for objects that it covers already."""
+    await rig.run(config("a", k="1"))
+    again = rig.restarted()
+    await again.run(config("a", k="1"))
+    rig.cluster.edit(A, **{"data/k": "2"})
+    rig.cluster.drain()
+    await again.run(config("a", k="1"))
+    assert rig.cluster.drain() == [("apply", A)]
 
 
 async def test_a_failed_parent_is_written_at_the_next_run(rig: Rig) -> None:
