@@ -100,7 +100,7 @@ class _ListMetadata(msgspec.Struct):
 
 class _List(msgspec.Struct):
     metadata: _ListMetadata = msgspec.field(default_factory=_ListMetadata)
-    items: list[msgspec.Raw] | None = None
+    items: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -136,6 +136,8 @@ def decode_observed(raw: bytes | msgspec.Raw, gvk: Gvk, *, whole: bool = False) 
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ServerFailure(f"the API server sent a broken {gvk.kind}: {error}", reason="BrokenReply") from error
     meta = decoded.metadata
+    if not meta.name:
+        raise ServerFailure(f"the API server sent a {gvk.kind} without a name", reason="BrokenReply")
     return Observed(
         key=ObjectKey(gvk.group, gvk.kind, sys.intern(meta.namespace), meta.name),
         version=gvk.version,
@@ -170,8 +172,7 @@ def _complete(body: bytes, kind: str, gvk: Gvk) -> bytes:
     if kind:
         return body
     head = msgspec.json.encode({"apiVersion": gvk.api_version, "kind": gvk.kind})[:-1]
-    rest = body.lstrip()[1:]
-    return head + (b"" if rest.lstrip()[:1] == b"}" else b",") + rest
+    return head + b"," + body.lstrip()[1:]
 
 
 def parse_rv(text: str) -> int:
@@ -190,6 +191,9 @@ def decode_page(raw: bytes) -> Page:
         decoded = _LIST.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ServerFailure(f"the API server sent a broken list: {error}", reason="BrokenReply") from error
+    if decoded.items is msgspec.UNSET:
+        # some proxies answer 200 and {} to everything, which must not read as "there is nothing"
+        raise ServerFailure("the API server sent something else than a list", reason="BrokenReply")
     return Page(decoded.metadata.resourceVersion, decoded.metadata.continue_, decoded.items or [])
 
 

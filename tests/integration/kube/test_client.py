@@ -321,6 +321,39 @@ async def test_answers_of_the_wrong_shape(network: MemoryNetwork, serve: Serve, 
             assert failed.value.reason == "BrokenReply"
 
 
+async def test_a_proxy_that_says_yes_to_everything(network: MemoryNetwork, serve: Serve) -> None:
+    """`200 {}` is no object, no empty list, no write that succeeded and no delete that happened."""
+    spoiled = False
+
+    async def handle(request: web.BaseRequest) -> web.Response:
+        if spoiled:
+            return web.json_response({})
+        kind = {"group": "", "version": "v1", "kind": "ConfigMap"}
+        entry = {"resource": "configmaps", "responseKind": kind, "scope": "Namespaced", "verbs": ["list", "watch"]}
+        version = {"version": "v1", "resources": [entry]}
+        items = [{"metadata": {"name": ""}, "versions": [version]}] if request.path == "/api" else []
+        return web.json_response({"kind": "APIGroupDiscoveryList", "items": items})
+
+    serve(handle)
+    m = manifest(config_map("a"))
+    async with open_client(network) as client:
+        discovery = Discovery(client)
+        await discovery.refresh()
+        spoiled = True
+        api = KubeApi(client, discovery)
+        for ask in (
+            api.get(m.key, priority=USER),
+            api.get_metadata(m.key, priority=USER),
+            api.list_metadata(m.key.group_kind, "default", priority=USER),
+            api.apply(m, priority=USER),
+            api.delete(m.key, "uid", priority=USER),
+            api.namespace_uid("kube-system"),
+        ):
+            with pytest.raises(ServerFailure) as failed:
+                await ask
+            assert failed.value.reason == "BrokenReply"
+
+
 async def test_broken_compression(network: MemoryNetwork, serve: Serve) -> None:
     """A body that cannot be unpacked is a broken connection, not a bug."""
 

@@ -268,6 +268,21 @@ async def test_poisoned_streams_are_left(network: MemoryNetwork, serve: Serve, p
     assert isinstance(stalled.error, ServerFailure)
 
 
+async def test_an_empty_answer_is_no_empty_list(network: MemoryNetwork, serve: Serve) -> None:
+    """A proxy that answers `200 {}` does not make every object disappear."""
+
+    async def handle(request: web.BaseRequest) -> web.Response:
+        return web.Response(status=400) if "watch" in request.query else web.json_response({})
+
+    serve(handle)
+    log = Log()
+    async with open_client(network) as client, asyncio.TaskGroup() as group:
+        task = spawn(group, "watch", run_watch(client, RESOURCE, Scope(), log.append, clock=client.clock))
+        await log.until(lambda _: log.count(Stalled) > 2)
+        task.cancel()
+    assert log.count(Synced) == 0
+
+
 async def test_streaming_list_that_never_completes(network: MemoryNetwork, serve: Serve) -> None:
     """A server that accepts a streaming list and says nothing is paged after ten seconds."""
 

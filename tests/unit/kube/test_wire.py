@@ -65,20 +65,21 @@ def test_nulls_are_empty(null: str) -> None:
     assert [o.labels, o.annotations, o.finalizers, o.controller, o.managed] == [{}, {}, (), "", ()]
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"<html>", b'{"metadata":{"name":7}}', b"\xff\xfe"])
+@pytest.mark.parametrize("raw", [b"", b"[]", b"<html>", b'{"metadata":{"name":7}}', b"\xff\xfe", b"{}"])
 def test_garbage_is_the_servers_failure(raw: bytes) -> None:
     """Bytes that are no object never become one."""
     with pytest.raises(ServerFailure):
         decode_observed(raw, CONFIG_MAP)
     with pytest.raises(ServerFailure):
         decode_page(raw.replace(b'"name"', b'"resourceVersion"'))
-    with pytest.raises(ServerFailure):
-        decode_event(raw.replace(b'{"metadata":{"name":7}}', b"7"))
-    with pytest.raises(ServerFailure):
-        decode_bookmark(raw)
+    if raw != b"{}":
+        with pytest.raises(ServerFailure):
+            decode_event(raw.replace(b'{"metadata":{"name":7}}', b"7"))
+        with pytest.raises(ServerFailure):
+            decode_bookmark(raw)
 
 
-@pytest.mark.parametrize("item", [{"metadata": {"name": "a"}, "data": {"k": "v"}}, {}])
+@pytest.mark.parametrize("item", [{"metadata": {"name": "a"}, "data": {"k": "v"}}, {"metadata": {"name": "a"}}])
 def test_whole_items_of_lists_get_their_kind(item: dict[str, Any]) -> None:
     """A list leaves the kind out of its items; a body never lacks it."""
     page = decode_page(json.dumps({"metadata": {"resourceVersion": "9", "continue": "c"}, "items": [item]}).encode())
