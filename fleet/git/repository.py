@@ -282,6 +282,7 @@ class Mirror:
 
     async def _fetch(self, choices: Mapping[str, Choice]) -> dict[str, Choice]:
         """Fetch, into a new clone when the one here is damaged, and return the choices as they are now."""
+        fresh = self._is_damaged
         refs = {choice.ref for choice in choices.values() if choice.ref}
         commits = self._wanted_commits(choices)
         async with self._remote.relay() as url:
@@ -290,13 +291,18 @@ class Mirror:
                 refs=refs,
                 commits=commits,
                 search=self._search.refs if self._search.open(commits) else (),
-                fresh=self._is_damaged,
+                fresh=fresh,
             )
         _FETCHES.inc()
         _RECEIVED.inc(fetched.received_bytes)
         self._is_damaged = False
         self._is_kept = False
+        before = self._present
         self._take(fetched.holdings)
+        lost = {good.revision for good in self._good.values()} & (before - self._present)
+        if lost and not fresh:
+            # it would pass for a history that was rewritten
+            raise SourceError("the clone has lost a commit", reason=DAMAGED)
         self._search.close(commits - self._present)
         tips = fetched.holdings.tips
         # the ref may have moved on, or gone, between the listing and the fetch

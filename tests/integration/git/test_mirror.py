@@ -489,3 +489,16 @@ async def test_a_commit_that_is_not_whole_is_never_in_force(tmp_path: Path, repo
         repository.git("update-ref", "refs/heads/main", good)
         await site.mirror.sync()
         assert (site.revision(), site.error()) == (good, "")
+
+
+async def test_a_lost_commit_is_not_taken_for_a_rewrite(tmp_path: Path, repository: GitRepository) -> None:
+    """A clone that silently lost the good commit is replaced; history is judged in the new one."""
+    repository.commit(files={"a": "1"})
+    async with open_site(tmp_path / "store", [make_document("config", repository.path)], InlineWorkers()) as site:
+        await site.mirror.sync()
+        forget = tmp_path / "store" / "current" / "objects" / "pack"
+        for path in forget.iterdir():
+            path.unlink()
+        tip = repository.commit(files={"a": "2"})
+        await site.mirror.sync()
+        assert (site.revision(), site.error()) == (tip, "")
