@@ -128,7 +128,7 @@ async def test_field_tables(plane: ControlPlane) -> None:
 
 
 async def test_scopes(plane: ControlPlane) -> None:
-    """Every kind that the server stores is in the table with its scope."""
+    """Every built-in kind that the server stores is in the table with its scope."""
     groups = await get(plane, "/apis")
     paths = [
         "/api/v1",
@@ -141,6 +141,8 @@ async def test_scopes(plane: ControlPlane) -> None:
         for resource in listed["resources"]:
             kind = GroupKind(group, resource["kind"])
             stored = "/" not in resource["name"] and "get" in resource["verbs"]
+            if group.endswith("example.com"):  # a definition that another test left
+                continue
             if stored and BUILT_IN.get(kind) != resource["namespaced"]:
                 wrong[kind] = resource["namespaced"]
     assert {kind: scope for kind, scope in wrong.items() if kind.kind != "ComponentStatus"} == {}

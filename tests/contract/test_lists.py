@@ -236,7 +236,7 @@ def test_watch_ends_by_its_timeout(api: Api, secrets: str) -> None:
 def test_bookmark_before_the_end(api: Api, secrets: str) -> None:
     """Shortly before the timeout a bookmark says how far the stream is."""
     rv = api.get(secrets).rv
-    with api.watch(f"{secrets}?watch=1&resourceVersion={rv}&timeoutSeconds=4&allowWatchBookmarks=true") as stream:
+    with api.watch(f"{secrets}?watch=1&resourceVersion={rv}&timeoutSeconds=8&allowWatchBookmarks=true") as stream:
         event = stream.next()
         assert event is not None
         assert event["type"] == "BOOKMARK"
