@@ -138,6 +138,11 @@ class Feed:
         """Name the apps that read a repository."""
         return [name for name, targets in self._targets.items() if _repository(targets) == repository]
 
+    def is_delivering(self, cluster: str, besides: str) -> bool:
+        """Tell whether news of another app on a cluster are on their way: what one app loses may be what that one gains."""
+        busy = self._runner.busy if self._runner is not None else frozenset()
+        return any(t.id.cluster == cluster for app in busy if app != besides for t in self._targets.get(app, ()))
+
     async def settle(self, apps: Sequence[str]) -> None:
         """Wait until nothing is being delivered for these apps."""
         for app in apps:

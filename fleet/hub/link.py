@@ -274,6 +274,7 @@ class Link:
             desired=progress.admitted,
             writable=writable,
             prune_now=progress.prune_now,
+            prune_later=self._commons.feed.is_delivering(self.cluster, target.app),
         )
 
     def _removal(self, target: TargetId) -> Order | None:
@@ -288,7 +289,8 @@ class Link:
             return None
         row = self._commons.feed.rows.get(target)
         policy = Brief.decode(row.policy).policy if row is not None else Policy()
-        return Order(policy=policy, desired=None, removed=True, writable=self.paused(target) is None)
+        later = self._commons.feed.is_delivering(self.cluster, target.app)
+        return Order(policy=policy, desired=None, removed=True, writable=self.paused(target) is None, prune_later=later)
 
     def _admit(self, progress: Progress, supply: Supply) -> None:
         """Take the newest release, once what the app depends on is in place; repairs never wait."""

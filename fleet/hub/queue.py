@@ -34,6 +34,11 @@ class Runner(Generic[K]):
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._idle: dict[K, list[asyncio.Future[None]]] = {}
 
+    @property
+    def busy(self) -> frozenset[K]:
+        """The keys that are marked or running."""
+        return frozenset(self._running)
+
     def mark(self, key: K) -> None:
         """Run the key now, or once more after the run that is under way."""
         self._cancel_timer(key)

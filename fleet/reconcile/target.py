@@ -31,6 +31,8 @@ LOOK_AGAIN_S = 30.0
 """Objects of others are in no watch: an object held by another tool or app is looked at again after this time."""
 GONE_AGAIN_S = 2.0
 """The same for an object of somebody else that is being deleted."""
+PRUNE_AGAIN_S = 0.2
+"""How soon to ask again whether the other apps have their news."""
 
 REPAIRS = counter("fleet_drift_corrected_total", "Objects repaired after drift.", "cluster", "app")
 REPAIR_SECONDS = histogram("fleet_drift_repair_seconds", "From seeing drift to its repair.", "cluster")
@@ -58,6 +60,8 @@ class Order:
     writable: bool = True
     """False while paused or report-only: plan and show."""
     prune_now: bool = False
+    prune_later: bool = False
+    """News of other apps are on their way: what this one lost may have moved there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,7 +369,7 @@ class Target:
     async def _prune(self, site: Site, plan: Plan, order: Order, notes: list[Note]) -> int:
         """Prune only after everything desired was applied and everything was seen, or when a person insists."""
         prunes = [c for c in plan.with_action(Action.PRUNE) if not self._patience.holds(c)]
-        if not prunes or not (order.prune_now or self._may_prune(plan.changes)):
+        if not prunes or not (order.prune_now or self._may_prune(order, plan.changes)):
             return 0
         results: list[Result] = []
         try:
@@ -374,7 +378,9 @@ class Target:
             await self._record(site.policy, results, notes)
         return sum(result.gone for result in results)
 
-    def _may_prune(self, changes: Iterable[Change]) -> bool:
+    def _may_prune(self, order: Order, changes: Iterable[Change]) -> bool:
+        if order.prune_later:
+            return False
         for change in changes:
             if change.reason == "NotObserved":
                 return False
@@ -402,6 +408,8 @@ class Target:
         pending = any(c.action in WRITES or c.action in (Action.PRUNE, Action.HAND_OVER) for c in plan.changes)
         blocked = any(c.action is Action.SKIP and c.reason in BLOCKING for c in plan.changes)
         waits = [*self._patience.wake_in_s(contested), *_unwatched(plan)]
+        if order.prune_later and plan.with_action(Action.PRUNE):
+            waits.append(PRUNE_AGAIN_S)
         return Report(
             order=order,
             changes=plan.changes,

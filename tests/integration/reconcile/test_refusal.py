@@ -121,6 +121,17 @@ async def test_nothing_is_pruned_without_a_full_view(rig: Rig) -> None:
     assert not report.complete
 
 
+async def test_nothing_is_pruned_while_other_apps_have_news(rig: Rig) -> None:
+    """What this app lost may be what another one is about to gain: it is asked again soon."""
+    await rig.run(config("a"), config("b"))
+    report = await rig.run(config("b"), release=2, prune_later=True)
+    assert (report.pruned, report.complete) == (0, False)
+    assert report.wake_in_s is not None
+    assert report.wake_in_s < 1
+    report = await rig.run(config("b"), release=2)
+    assert (report.pruned, report.complete) == (1, True)
+
+
 async def test_prune_spares_what_is_not_ours(rig: Rig) -> None:
     """An object that was replaced by somebody, or is held by a controller, is not deleted."""
     await rig.run(config("a"), config("b"))
