@@ -234,13 +234,16 @@ def test_watch_ends_by_its_timeout(api: Api, secrets: str) -> None:
 
 
 def test_bookmark_before_the_end(api: Api, secrets: str) -> None:
-    """Shortly before the timeout a bookmark says how far the stream is."""
+    """Shortly before the timeout a bookmark says how far the stream is: beyond what its selector let through."""
     rv = api.get(secrets).rv
-    with api.watch(f"{secrets}?watch=1&resourceVersion={rv}&timeoutSeconds=8&allowWatchBookmarks=true") as stream:
+    query = f"watch=1&labelSelector=app=none&resourceVersion={rv}&timeoutSeconds=4&allowWatchBookmarks=true"
+    with api.watch(f"{secrets}?{query}") as stream:
+        # a real server has nothing to say as long as its version stands still
+        api.post(secrets, labelled("d"))
         event = stream.next()
         assert event is not None
         assert event["type"] == "BOOKMARK"
-        assert int(event["object"]["metadata"]["resourceVersion"]) >= int(rv)
+        assert int(event["object"]["metadata"]["resourceVersion"]) > int(rv)
         assert set(event["object"]["metadata"]) == {"resourceVersion"}
 
 
