@@ -10,10 +10,13 @@ import structlog
 from structlog.types import Processor
 
 MASK = "***"
+_WORD = r"(?:\b|(?<=\\[nrtbf]))"
+"""Where a word begins, also after an escape: `\\nBearer` in JSON or a repr."""
 _PATTERNS = (
     (("flt_",), re.compile(r"flt_[A-Za-z0-9_-]{8,}"), MASK),
-    (("bearer", "basic"), re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), rf"\1 {MASK}"),
-    (("@",), re.compile(r"(?<=\w)://[^/\s@]+@"), f"://{MASK}@"),
+    (("bearer", "basic"), re.compile(rf"(?i){_WORD}(bearer|basic)\s+[A-Za-z0-9._~+/=-]{{8,}}"), rf"\1 {MASK}"),
+    (("@",), re.compile(r"(?<=\w)://[^/\s\"'\\]+@"), f"://{MASK}@"),
+    (("eyj",), re.compile(rf"{_WORD}eyJ[\w-]{{10,}}\.[\w-]+\.[\w-]*"), MASK),
     (
         ("private key",),
         re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
@@ -42,7 +45,7 @@ def redact(text: str) -> str:
 
 
 def _redacted(render: Processor) -> Processor:
-    """Redact the line and not its parts: containers, errors and tracebacks only become text in the renderer."""
+    """Redact the line: errors and tracebacks only become text in the renderer."""
 
     def render_redacted(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         return redact(str(render(logger, method, event)))

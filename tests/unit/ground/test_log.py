@@ -76,6 +76,8 @@ def test_no_value_of_an_event_leaks(written: io.StringIO) -> None:
     logger = structlog.get_logger()
     secret = f"https://user:{CANARY}@host/x"
     logger.warning(secret, text=secret, listed=[secret], nested={"a": {"b": secret}}, error=OSError(secret))
+    logger.warning("lines", text=f"first\nBearer {CANARY}\tflt_{CANARY}", pem=PEM, listed=(f"\nbasic {CANARY}",))
+    logger.warning("odd", error=ValueError(f"\nBearer {CANARY}"), found={f"flt_{CANARY}"})
     try:
         held = CANARY.upper()
         raise OSError(secret)
