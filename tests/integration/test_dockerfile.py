@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fleet import __version__
+from fleet.sim.program import free_port
 from tests.harness.dockerfile import Builder, Stage, StepFailed, parse_dockerfile
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +73,33 @@ def test_build_stage_installs_a_working_fleet(stages: dict[str, Stage], tmp_path
     listed = subprocess.run([tmp_path / "opt/fleet/bin/pip", "list"], text=True, capture_output=True, check=True).stdout
     assert "pytest" not in listed
     assert "hatchling" not in listed
+    assert_runs(stages[""], program, tmp_path)
+
+
+def assert_runs(image: Stage, program: Path, root: Path) -> None:
+    """Hold that the image's command comes up, is healthy, and ends well at a SIGTERM, with its dependencies alone."""
+    port = free_port()
+    hub = subprocess.Popen(
+        [program, *json.loads(image.all("CMD")[0]), "--listen", "127.0.0.1:0", "--inventory", ROOT / "clusters.d"],
+        cwd=root,
+        env={"PATH": os.defpath, "FLEET_DATA": str(root / "data"), "FLEET_PROBE_LISTEN": f"127.0.0.1:{port}"},
+        stderr=subprocess.PIPE,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while health_of(image, port) != 0 and hub.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        healthy = health_of(image, port)
+    finally:
+        hub.terminate()
+        _, told = hub.communicate(timeout=60)
+    assert (healthy, hub.returncode) == (0, 0), told.decode()
+
+
+def health_of(image: Stage, port: int) -> int:
+    """Run the HEALTHCHECK command against a port; return its exit code."""
+    command = json.loads(image.all("HEALTHCHECK")[0].partition("CMD ")[2].replace("8421", str(port)))
+    return subprocess.run([sys.executable, *command[1:]], check=False, stderr=subprocess.DEVNULL).returncode
 
 
 def test_kustomize_stage_builds_a_static_binary(stages: dict[str, Stage], tmp_path: Path) -> None:
@@ -132,17 +161,12 @@ def answering(status: int) -> Iterator[int]:
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
 def test_health_check_asks_livez(stages: dict[str, Stage], status: int, code: int) -> None:
     """The HEALTHCHECK command ends with 0 for a hub that is alive and with 1 for one that is not."""
-    [check] = stages[""].all("HEALTHCHECK")
     with answering(status) as port:
-        command = json.loads(check.partition("CMD ")[2].replace("8421", str(port)))
-        done = subprocess.run([sys.executable, *command[1:]], check=False)
-    assert done.returncode == code
+        assert health_of(stages[""], port) == code
 
 
 def test_health_check_fails_without_a_hub(stages: dict[str, Stage]) -> None:
     """Nobody listening is unhealthy."""
     with answering(200) as port:
         pass
-    command = json.loads(stages[""].all("HEALTHCHECK")[0].partition("CMD ")[2].replace("8421", str(port)))
-    done = subprocess.run([sys.executable, *command[1:]], check=False, stderr=subprocess.DEVNULL)
-    assert done.returncode == 1
+    assert health_of(stages[""], port) == 1
