@@ -197,11 +197,14 @@ class _Watch:
             stream.close()
 
     async def _read_events(self, stream: Stream) -> None:
-        lines = Lines()
+        """Handle events until the stream ends; one that ends at once is not opened again at once."""
+        lines, began = Lines(), asyncio.get_running_loop().time()
         while True:
             silence_s = LIST_SILENCE_S if self._state.phase is Phase.LISTING else SILENCE_S
             chunk = await stream.read(silence_s)
             if not chunk:
+                if asyncio.get_running_loop().time() - began < SHORTEST_S:
+                    self._asked_s = SHORTEST_S
                 self._take(resume.ended(self._state))
                 return
             for line in lines.feed(chunk):

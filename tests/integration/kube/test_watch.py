@@ -327,6 +327,30 @@ async def test_server_that_closes_stale_watches_silently(network: MemoryNetwork,
         task.cancel()
 
 
+async def test_a_server_that_ends_every_watch_at_once_is_not_hammered(network: MemoryNetwork, serve: Serve) -> None:
+    """A stream that shows something and ends, again and again, costs about one connection per second."""
+    opened = 0
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal opened
+        opened += 1
+        response = web.StreamResponse()
+        await response.prepare(request)
+        if "sendInitialEvents" in request.query:
+            await response.write(end_of_list(5))
+        await response.write(line("BOOKMARK", "", 5 + opened))
+        return response
+
+    serve(handle)
+    log = Log()
+    async with open_client(network) as client, asyncio.TaskGroup() as group:
+        task = spawn(group, "watch", run_watch(client, RESOURCE, Scope(), log.append, clock=client.clock))
+        await asyncio.sleep(100)
+        task.cancel()
+    assert 50 <= opened <= 150
+    assert (log.count(Restarted), log.count(Stalled)) == (1, 0)
+
+
 @pytest.mark.parametrize("chunk_bytes", [0, 7, 1000])
 async def test_any_chunks(
     network: MemoryNetwork, cluster: SimCluster, connection: Connection, chunk_bytes: int
