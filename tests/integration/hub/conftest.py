@@ -6,7 +6,7 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from random import Random
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -54,7 +54,7 @@ class Stage(Fleet):
         self.clusters: dict[str, SimCluster] = {}
         self.world: World
 
-    async def add_cluster(self, name: str, **spec: object) -> SimCluster:
+    async def add_cluster(self, name: str, **spec: Any) -> SimCluster:
         """Start a cluster and name it in the inventory."""
         cluster = SimCluster(name, seed=len(self.clusters) + 1)
         await cluster.register(self.network, f"{name}.example")
@@ -62,7 +62,7 @@ class Stage(Fleet):
         self.point_to(name, **spec)
         return cluster
 
-    def point_to(self, name: str, **spec: object) -> None:
+    def point_to(self, name: str, **spec: Any) -> None:
         """Write the Cluster document of a running cluster."""
         kubeconfig = self.root / f"{name}.kubeconfig"
         kubeconfig.write_text(yaml.safe_dump(self.clusters[name].kubeconfig()))
