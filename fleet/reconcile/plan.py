@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
+from fleet.annotation import HUB, PART_OF
+from fleet.kube.ownership import own_entry
 from fleet.kube.wire import Observed
 from fleet.object import Adopt, Apply, GroupKind, Manifest, ObjectKey, TargetId
 from fleet.reconcile.drift import added_by, is_taken
@@ -80,6 +82,7 @@ class View:
 
     target: TargetId
     part_of: str
+    hub_id: str
     policy: Policy
     desired: Mapping[ObjectKey, Manifest]
     ledger: Mapping[ObjectKey, Entry]
@@ -223,13 +226,13 @@ def _decide_first(view: View, m: Manifest, change: _Maker, live: LiveObject | No
         return change(Action.SKIP, "Terminating", "being deleted; it is created when it is gone")
     if m.flags.apply is Apply.IF_NOT_PRESENT:
         return change(Action.UNCHANGED, "IfNotPresent", "exists already and is only created")
-    refusal = refuse_adoption(m, view.policy, found) if found is not None else None
+    refusal = refuse_adoption(m, view.policy, found, view.hub_id) if found is not None else None
     if refusal is not None:
         return change(Action.SKIP, "OwnedElsewhere", refusal)
     return change(Action.ADOPT, "Adopted", "existed before; fleet takes the fields in Git and leaves the others")
 
 
-def refuse_adoption(m: Manifest, policy: Policy, found: Observed) -> str | None:
+def refuse_adoption(m: Manifest, policy: Policy, found: Observed, hub_id: str) -> str | None:
     """Say why an object that existed before may not be taken; None when it may."""
     adopt = m.flags.adopt or policy.adopt
     if adopt in (Adopt.ALWAYS, Adopt.EXACT):
@@ -238,12 +241,12 @@ def refuse_adoption(m: Manifest, policy: Policy, found: Observed) -> str | None:
         return "it exists already and `adopt` is never; set adopt: unowned, or the annotation fleet/adopt, to take it"
     if found.controller:
         return f"it is controlled by {found.controller}; manage that object instead"
-    mark = foreign_mark(found)
+    mark = foreign_mark(found, hub_id)
     return f"it is managed by {mark}; set adopt: always once that tool has let go of it" if mark else None
 
 
-def foreign_mark(found: Observed) -> str:
-    """Name the GitOps tool whose mark an object carries; empty for none."""
+def foreign_mark(found: Observed, hub_id: str) -> str:
+    """Name the GitOps tool whose mark an object carries; empty for none, or for what this hub itself left."""
     labels, annotations = found.labels, found.annotations
     if any(
         name.startswith(("kustomize.toolkit.fluxcd.io/", "helm.toolkit.fluxcd.io/")) and name.endswith("/name")
@@ -256,9 +259,9 @@ def foreign_mark(found: Observed) -> str:
         return f"Helm release {annotations['meta.helm.sh/release-name']}"
     if any(name.startswith("objectset.rio.cattle.io/") for name in (*labels, *annotations)):
         return "Rancher Fleet"
-    if (other := labels.get("fleet/hub")) is not None:
-        return f"another fleet hub ({other})"
-    if "applyset.kubernetes.io/part-of" in labels:
+    if labels.get(HUB, hub_id) != hub_id:
+        return f"another fleet hub ({labels[HUB]})"
+    if PART_OF in labels and own_entry(found.managed) is None:
         return "another ApplySet"
     return ""
 

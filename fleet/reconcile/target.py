@@ -213,6 +213,7 @@ class Target:
         return View(
             target=self.id,
             part_of=self.part_of,
+            hub_id=around.hub_id,
             policy=order.policy,
             desired=self._resolve_scopes(order),
             ledger=self.entries,

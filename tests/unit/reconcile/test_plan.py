@@ -81,6 +81,7 @@ class World:
         return View(
             target=APP,
             part_of="set",
+            hub_id="hub",
             policy=self.policy,
             desired={self.desired.key: self.desired} if self.desired else {},
             ledger={self.entry.key: self.entry} if self.entry else {},
@@ -125,9 +126,11 @@ CASES: dict[str, tuple[Mapping[str, Any], str]] = {
     ),
     "found, of another hub": ({**NEW, "found": observed(labels={"fleet/hub": "x"})}, "skip OwnedElsewhere"),
     "found, of another set": (
-        {**NEW, "found": observed(labels={"applyset.kubernetes.io/part-of": "x"})},
+        {**NEW, "found": observed(labels={"applyset.kubernetes.io/part-of": "x"}, managed=())},
         "skip OwnedElsewhere",
     ),
+    "found, left by us": ({**NEW, "found": observed(labels={"applyset.kubernetes.io/part-of": "x"})}, "adopt Adopted"),
+    "found, of this hub": ({**NEW, "found": observed()}, "adopt Adopted"),
     "found, of a controller": ({**NEW, "found": observed(labels={}, controller="X/y")}, "skip OwnedElsewhere"),
     "found, of Flux": (
         {**NEW, "found": observed(labels={"kustomize.toolkit.fluxcd.io/name": "x"})},

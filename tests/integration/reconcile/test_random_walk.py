@@ -1,0 +1,124 @@
+"""Whatever people, controllers, commits and restarts do in whatever order: in the end the cluster is what Git says."""
+
+import asyncio
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.errors import ServerFailure
+from fleet.sim.loop import run_virtual
+from tests.harness.reconcile import Rig, config, deployment, key_of
+
+NAMES = ("a", "b", "c")
+STEPS = st.one_of(
+    st.tuples(st.just("commit"), st.dictionaries(st.sampled_from(NAMES), st.sampled_from("12"), max_size=3)),
+    st.tuples(st.just("edit"), st.sampled_from(NAMES)),
+    st.tuples(st.just("add"), st.sampled_from(NAMES)),
+    st.tuples(st.just("rival"), st.sampled_from(NAMES)),
+    st.tuples(st.just("delete"), st.sampled_from(NAMES)),
+    st.tuples(st.just("unlabel"), st.sampled_from(NAMES)),
+    st.tuples(st.just("refuse"), st.sampled_from(NAMES)),
+    st.tuples(st.just("run"), st.none()),
+    st.tuples(st.just("run"), st.just("then a commit")),
+    st.tuples(st.just("lag"), st.booleans()),
+    st.tuples(st.just("relist"), st.none()),
+    st.tuples(st.just("restart"), st.none()),
+    st.tuples(st.just("wait"), st.sampled_from([1, 20])),
+)
+
+
+class Walk:
+    """One app under random events."""
+
+    def __init__(self) -> None:
+        self.rig = Rig()
+        self.git: dict[str, str] = {}
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """What Git holds: ConfigMaps, and a Deployment that nobody touches."""
+        return [deployment(), *(config(name, k=value) for name, value in sorted(self.git.items()))]
+
+    async def step(self, what: str, detail: Any) -> None:
+        """Let one thing happen."""
+        cluster = self.rig.cluster
+        match what:
+            case "commit":
+                self.git = detail
+            case "run":
+                await self.rig.run(*self.bodies)
+            case "lag":
+                self.rig.lag = True
+                if not detail:
+                    self.rig.deliver()
+            case "relist":
+                self.rig.deliver()
+                self.rig.relist(key_of(config()).group_kind)
+            case "restart":
+                self.rig = self.rig.restarted()
+            case "wait":
+                await asyncio.sleep(detail)
+            case "refuse":
+                cluster.refuse("apply", key_of(config(detail)), ServerFailure("away", status=500))
+            case _ if key_of(config(detail)) in cluster.objects:
+                self._meddle(what, detail)
+
+    def _meddle(self, what: str, name: str) -> None:
+        cluster, key = self.rig.cluster, key_of(config(name))
+        match what:
+            case "edit":
+                cluster.edit(key, **{"data/k": "edited"})
+            case "add" if key in self.rig.target().entries:  # what is added to an object that is not ours stays
+                cluster.edit(key, **{"data/added": "x"})
+            case "rival":
+                cluster.edit(key, "rival", **{"data/k": "mine", "data/theirs": "y"})
+            case "delete":
+                cluster.remove(key)
+            case "unlabel" if "labels" in cluster.body(key)["metadata"]:
+                cluster.unlabel(key, "fleet/hub")
+
+    async def settle(self) -> None:
+        """Give the app time and peace."""
+        self.rig.deliver()
+        self.rig.cluster.refusals.clear()
+        for _ in range(8):
+            report = await self.rig.run(*self.bodies)
+            if report.complete and not report.written:
+                return
+            await asyncio.sleep(700)
+        raise AssertionError(report)
+
+    def check(self) -> None:
+        """Compare the cluster with Git."""
+        cluster = self.rig.cluster
+        labelled = {
+            key.name
+            for key in cluster.objects
+            if key.kind == "ConfigMap" and key.namespace == "shop" and self.rig.live.get(key) is not None
+        }
+        assert labelled == self.git.keys()
+        for name, value in self.git.items():
+            key = key_of(config(name))
+            assert cluster.value(key, "data/k") == value
+            assert cluster.value(key, "data/added") is None
+        rows = self.rig.ledger.rows[self.rig.target().id]
+        assert {key.name for key in rows} == {"web", *self.git}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STEPS, max_size=25))
+def test_the_cluster_becomes_what_git_says(steps: list[tuple[str, Any]]) -> None:
+    """After any walk and some peace everything is in sync, and then nothing is asked any more."""
+
+    async def walk() -> None:
+        walk = Walk()
+        for what, detail in steps:
+            await walk.step(what, detail)
+        await walk.settle()
+        walk.check()
+        walk.rig.cluster.drain()
+        assert (await walk.rig.run(*walk.bodies)).complete
+        assert walk.rig.cluster.drain() == []
+
+    run_virtual(walk())
