@@ -11,16 +11,19 @@ from fleet.sim.loop import run_virtual
 from tests.harness.reconcile import Rig, config, deployment, key_of
 
 NAMES = ("a", "b", "c")
+APPS = ("left", "right")
 STEPS = st.one_of(
-    st.tuples(st.just("commit"), st.dictionaries(st.sampled_from(NAMES), st.sampled_from("12"), max_size=3)),
+    st.tuples(
+        st.just("commit"),
+        st.dictionaries(st.sampled_from(NAMES), st.tuples(st.sampled_from(APPS), st.sampled_from("12")), max_size=3),
+    ),
     st.tuples(st.just("edit"), st.sampled_from(NAMES)),
     st.tuples(st.just("add"), st.sampled_from(NAMES)),
     st.tuples(st.just("rival"), st.sampled_from(NAMES)),
     st.tuples(st.just("delete"), st.sampled_from(NAMES)),
     st.tuples(st.just("unlabel"), st.sampled_from(NAMES)),
     st.tuples(st.just("refuse"), st.sampled_from(NAMES)),
-    st.tuples(st.just("run"), st.none()),
-    st.tuples(st.just("run"), st.just("then a commit")),
+    st.tuples(st.just("run"), st.sampled_from(APPS)),
     st.tuples(st.just("lag"), st.booleans()),
     st.tuples(st.just("relist"), st.none()),
     st.tuples(st.just("restart"), st.none()),
@@ -29,16 +32,22 @@ STEPS = st.one_of(
 
 
 class Walk:
-    """One app under random events."""
+    """Two apps under random events; Git says for each ConfigMap which app has it, and its value."""
 
     def __init__(self) -> None:
         self.rig = Rig()
-        self.git: dict[str, str] = {}
+        self.git: dict[str, tuple[str, str]] = {}
+        self.wish()
 
-    @property
-    def bodies(self) -> list[dict[str, Any]]:
-        """What Git holds: ConfigMaps, and a Deployment that nobody touches."""
-        return [deployment(), *(config(name, k=value) for name, value in sorted(self.git.items()))]
+    def bodies(self, app: str) -> list[dict[str, Any]]:
+        """What Git holds for an app: ConfigMaps, and a Deployment that nobody touches."""
+        held = [config(name, k=value) for name, (holder, value) in sorted(self.git.items()) if holder == app]
+        return [deployment(f"web-{app}"), *held]
+
+    def wish(self) -> None:
+        """Let both apps know what Git says before either runs."""
+        for app in APPS:
+            self.rig.wish(app, *self.bodies(app))
 
     async def step(self, what: str, detail: Any) -> None:
         """Let one thing happen."""
@@ -46,8 +55,9 @@ class Walk:
         match what:
             case "commit":
                 self.git = detail
+                self.wish()
             case "run":
-                await self.rig.run(*self.bodies)
+                await self.rig.run(*self.bodies(detail), app=detail)
             case "lag":
                 self.rig.lag = True
                 if not detail:
@@ -57,6 +67,7 @@ class Walk:
                 self.rig.relist(key_of(config()).group_kind)
             case "restart":
                 self.rig = self.rig.restarted()
+                self.wish()
             case "wait":
                 await asyncio.sleep(detail)
             case "refuse":
@@ -69,7 +80,7 @@ class Walk:
         match what:
             case "edit":
                 cluster.edit(key, **{"data/k": "edited"})
-            case "add" if key in self.rig.target().entries:  # what is added to an object that is not ours stays
+            case "add" if key in self.rig.around.owners:  # what is added to an object that is not ours stays
                 cluster.edit(key, **{"data/added": "x"})
             case "rival":
                 cluster.edit(key, "rival", **{"data/k": "mine", "data/theirs": "y"})
@@ -83,11 +94,11 @@ class Walk:
         self.rig.deliver()
         self.rig.cluster.refusals.clear()
         for _ in range(8):
-            report = await self.rig.run(*self.bodies)
-            if report.complete and not report.written:
+            reports = [await self.rig.run(*self.bodies(app), app=app) for app in APPS]
+            if all(report.complete and not report.written for report in reports):
                 return
             await asyncio.sleep(700)
-        raise AssertionError(report)
+        raise AssertionError(reports)
 
     def check(self) -> None:
         """Compare the cluster with Git."""
@@ -98,12 +109,13 @@ class Walk:
             if key.kind == "ConfigMap" and key.namespace == "shop" and self.rig.live.get(key) is not None
         }
         assert labelled == self.git.keys()
-        for name, value in self.git.items():
+        for name, (_, value) in self.git.items():
             key = key_of(config(name))
             assert cluster.value(key, "data/k") == value
             assert cluster.value(key, "data/added") is None
-        rows = self.rig.ledger.rows[self.rig.target().id]
-        assert {key.name for key in rows} == {"web", *self.git}
+        rows = {(target.app, key.name) for target, rows in self.rig.ledger.rows.items() for key in rows}
+        assert rows == {(app, f"web-{app}") for app in APPS} | {(app, name) for name, (app, _) in self.git.items()}
+        assert self.rig.around.ledgers == self.rig.ledger.rows
 
 
 @settings(max_examples=150, deadline=None)
@@ -118,7 +130,8 @@ def test_the_cluster_becomes_what_git_says(steps: list[tuple[str, Any]]) -> None
         await walk.settle()
         walk.check()
         walk.rig.cluster.drain()
-        assert (await walk.rig.run(*walk.bodies)).complete
+        for app in APPS:
+            assert (await walk.rig.run(*walk.bodies(app), app=app)).complete
         assert walk.rig.cluster.drain() == []
 
     run_virtual(walk())
