@@ -18,7 +18,6 @@ from fleet.annotation import HUB, PART_OF
 from fleet.clock import Clock
 from fleet.errors import (
     Cause,
-    Conflict,
     FleetError,
     Forbidden,
     Invalid,
@@ -46,7 +45,6 @@ RECREATED = frozenset({GroupKind("batch", "Job"), GroupKind("", "Pod")})
 """Kinds whose changed template cannot be applied: they are deleted and created, once per digest."""
 SCHEMA_WAIT_S = 10.0
 SCHEMA_RETRY_S = 60.0
-GONE_WAIT_S = 60.0
 POLL_S = 0.1
 
 
@@ -60,6 +58,8 @@ class Result:
     """The namespace or definition whose arrival wakes this object."""
     entry: Entry | None = None
     gone: bool = False
+    makes_room: bool = False
+    """The object had to be deleted first and is not gone yet: it is created in a later run."""
     created: bool = False
     overridden: tuple[Cause, ...] = ()
     unrepaired: tuple[str, ...] = ()
@@ -194,7 +194,8 @@ async def _write_one(site: Site, change: Change) -> Result:
     except Invalid as error:
         if error.reason != "ImmutableField" or not _may_recreate(change, manifest):
             raise
-        await _delete_and_wait(site, change, priority)
+        if not await _make_room(site, change, priority):
+            return Result(change=change, makes_room=True)
         applied = await site.api.apply(_stamp(site, manifest), priority=priority)
     observed = applied.observed
     if not applied.created:
@@ -330,23 +331,16 @@ def _may_recreate(change: Change, manifest: Manifest) -> bool:
     return manifest.flags.force or (change.entry is not None and change.key.group_kind in RECREATED)
 
 
-async def _delete_and_wait(site: Site, change: Change, priority: Priority) -> None:
+async def _make_room(site: Site, change: Change, priority: Priority) -> bool:
+    """Delete an object that cannot be changed; return whether it is gone already.
+
+    Until its finalizers and dependents are gone it is Terminating; the event of its end brings the next run.
+    """
     found = await site.api.get_metadata(change.key, priority=priority)
     if found is None:
-        return
+        return True
     deleted = await site.api.delete(change.key, found.uid, priority=priority, propagation="Foreground")
-    if deleted.gone:
-        return
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + GONE_WAIT_S
-    while loop.time() < deadline:
-        await site.live.wait(change.key, lambda live: live is None or live.uid != found.uid, 1.0)
-        now = await site.api.get_metadata(change.key, priority=priority)
-        if now is None or now.uid != found.uid:
-            return
-    raise Conflict(
-        f"it has to be recreated and its deletion is not done after {GONE_WAIT_S:g} s", subject=str(change.key)
-    )
+    return deleted.gone
 
 
 async def _prune_one(site: Site, change: Change) -> Result:

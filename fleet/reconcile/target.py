@@ -272,7 +272,7 @@ class Target:
         written = 0
         for _ in range(ROUNDS):
             results = await self._write_round(site, plan, order, notes)
-            written += sum(result.error is None for result in results)
+            written += sum(result.entry is not None for result in results)
             if not any(result.redefines for result in results):
                 break
             plan = await self._plan(order, notes)
@@ -335,6 +335,8 @@ class Target:
     def _note_success(self, policy: Policy, result: Result, notes: list[Note]) -> None:
         change = result.change
         self._patience.note_success(change)
+        if result.makes_room:
+            return
         WRITES_TOTAL.labels(self.id.cluster, self.id.app, change.action.value).inc()
         if change.is_drift:
             notes.append(self._note_repair(policy, result))
@@ -409,6 +411,7 @@ class Target:
         pending = any(c.action in WRITES or c.action in (Action.PRUNE, Action.HAND_OVER) for c in plan.changes)
         blocked = any(c.action is Action.SKIP and c.reason in BLOCKING for c in plan.changes)
         waits = [*self._patience.wake_in_s(contested), *_unwatched(plan)]
+        waits += [GONE_AGAIN_S for c in plan.with_action(*WRITES) if (r := self.results.get(c.key)) and r.makes_room]
         if order.prune_later and plan.with_action(Action.PRUNE):
             waits.append(PRUNE_AGAIN_S)
         return Report(

@@ -71,11 +71,11 @@ class Keeper:
         self._order = Order(policy=policy or Policy(), desired=None if removed else desired, removed=removed)
         self._pulse.set()
 
-    async def done(self, timeout_s: float = 60.0) -> Report:
+    async def done(self, timeout_s: float = 150.0) -> Report:
         """Wait until everything desired is applied and nothing is left to do."""
         return await self.until(lambda report: report.complete, timeout_s)
 
-    async def until(self, ready: Callable[[Report], object], timeout_s: float = 60.0) -> Report:
+    async def until(self, ready: Callable[[Report], object], timeout_s: float = 150.0) -> Report:
         """Wait until a report for the newest wish satisfies `ready`; looked at after each run and each event."""
         report = self.report
         try:

@@ -384,6 +384,43 @@ async def test_immutable_fields_need_force(rig: Rig) -> None:
     assert rig.cluster.value(key_of(body), "spec/clusterIP") == "10.0.0.2"
 
 
+async def test_a_recreation_does_not_hold_the_run(rig: Rig) -> None:
+    """While the old Job is being deleted the target waits for its end, and goes on with everything else."""
+    key = key_of(job())
+    await rig.run(job(), config("a"))
+    rig.cluster.hold_deletions = True
+    report = await rig.run(job(image="m:2"), config("a", k="1"), release=2)
+    assert says(report) == {"ConfigMap/a": "unchanged InSync", "Job/migrate": "skip Terminating"}
+    assert report.written == 1
+    assert rig.summary(report).waiting is not None
+    rig.cluster.drain()
+    await rig.run(job(image="m:2"), config("a", k="1"), release=2)
+    assert rig.cluster.drain() == []
+    rig.cluster.finish_deletion(key)
+    rig.cluster.hold_deletions = False
+    report = await rig.run(job(image="m:2"), config("a", k="1"), release=2)
+    assert report.complete
+    assert report.notes == ()
+    assert [call for call in rig.cluster.drain() if call[1] == key] == [("apply", key)]
+
+
+async def test_a_foreign_object_is_recreated_by_force(rig: Rig) -> None:
+    """An object of somebody else that no watch shows is looked at again until it is gone."""
+    body = plain("v1", "Service", "s", spec={"clusterIP": "1"})
+    forced = annotated(plain("v1", "Service", "s", spec={"clusterIP": "2"}), **{"fleet/force": "enabled"})
+    rig.cluster.seed(body)
+    rig.cluster.hold_deletions = True
+    report = await rig.run(forced)
+    assert report.wake_in_s is not None
+    report = await rig.run(forced)
+    assert says(report) == {"Service/s": "skip Terminating"}
+    assert report.wake_in_s is not None
+    rig.cluster.finish_deletion(key_of(body))
+    report = await rig.run(forced)
+    assert report.complete
+    assert rig.cluster.value(key_of(body), "spec/clusterIP") == "2"
+
+
 async def test_a_foreign_job_is_not_deleted(rig: Rig) -> None:
     """A Job that existed before is never deleted to make room for ours, unless force says so."""
     rig.cluster.seed(job(image="theirs:1"))
