@@ -87,12 +87,12 @@ async def test_what_kubectl_does_is_undone(plane: ControlPlane, namespace: str, 
 
         async def undone() -> bool:
             after = await body_of(keeper, which)
-            return _ours(after) == _ours(before)
+            # the server shows a write before the run that made it has reported it
+            return _ours(after) == _ours(before) and keeper.written >= 2
 
         await until(undone)
-        written = keeper.written
         report = await keeper.done()
-        assert keeper.written == written == 2
+        assert keeper.written == 2
         assert report.failures == {}
 
 
