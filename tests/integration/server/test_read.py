@@ -220,6 +220,24 @@ async def test_credentials_never_leave(api: Api, hub: FakeHub) -> None:
     assert "abcdefgh12345" not in (await api.get("/targets/eu-1/shop/diff")).body.decode()
 
 
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "refused:\nBearer canary-12345",
+        "refused:\n\teyJhbGciOiJSUzI1NiJ9.canary12345.c2ln",
+        "Bearer\x0bcanary-12345",
+        "https://user:p@canary@git.example.com/x",
+        "-----BEGIN PRIVATE KEY-----\ncanary",
+    ],
+)
+async def test_credentials_are_found_beside_line_breaks(api: Api, hub: FakeHub, quoted: str) -> None:
+    """JSON writes a line break with a letter, behind which a credential is still one."""
+    hub.target_rows[0] = target("db", "eu-1", "dev", "Failed", quoted)
+    answer = await api.get("/targets")
+    assert b"canary" not in answer.body
+    assert answer.json["items"][1]["app"] == "shop"
+
+
 async def test_an_address_beside_a_name_is_not_a_credential(api: Api, hub: FakeHub) -> None:
     """Texts of different fields are not read as one: a URL before a mail address stays."""
     hub.repository_rows = [repository("config", "Failed", "ask ada@example.com")]
