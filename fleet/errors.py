@@ -29,6 +29,8 @@
     |-- RequestError                   an HTTP request that is not answered as asked; `status` says how
     |-- ApplyError                     one object that fleet itself will not write (not allowed, owned elsewhere, ...)
     |-- TargetError                    a target that cannot run now (dependency, identity, owner)
+    |   |-- IdentityChanged            another cluster answers than the one that was pinned
+    |   `-- OwnedByAnotherHub          another hub holds the cluster
     `-- StoreError
         |-- DataDirectoryInUse
         |-- LeaseLost                  a write with an old epoch
@@ -314,6 +316,31 @@ class TargetError(FleetError):
     """A whole target that cannot run now."""
 
     default_reason = "TargetBlocked"
+
+
+class IdentityChanged(TargetError):
+    """Another cluster answers than the one that was pinned; `uid` is that of the one that answers."""
+
+    default_reason = "IdentityChanged"
+    default_retry = OnChange()
+
+    def __init__(self, message: str, *, uid: str) -> None:
+        super().__init__(message)
+        self.uid = uid
+
+
+class OwnedByAnotherHub(TargetError):
+    """Another hub, `holder`, holds the cluster; nothing is written."""
+
+    default_reason = "OwnedByAnotherHub"
+    default_retry = OnChange()
+
+    def __init__(self, holder: str, sign: str, cluster: str) -> None:
+        super().__init__(
+            f"hub {holder} holds this cluster ({sign}); nothing is written. Take it out of that hub's inventory, then run"
+            f" fleet cluster takeover {cluster} --reason TEXT"
+        )
+        self.holder = holder
 
 
 class StoreError(FleetError):

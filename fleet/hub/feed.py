@@ -31,6 +31,8 @@ from fleet.store.release import Release, ReleaseStore, TargetRow
 log = structlog.get_logger()
 
 RETRY_S = 10.0
+COMMITS, KEEP_SOON_S = "commits", 0.1
+"""One commit is news to many apps, and which commits are in use is asked once for all of them."""
 FALLBACK = ("the repository has not been read yet", "NotFetched")
 
 
@@ -106,6 +108,7 @@ class Feed:
         self._newest: dict[str, Release] = {}
         self._runner: Runner[str] | None = None
         self._kept: Mapping[str, frozenset[str]] = {}
+        self._keeper: Runner[str] | None = None
 
     async def load(self) -> None:
         """Read what targets had when the hub stopped."""
@@ -115,6 +118,7 @@ class Feed:
         """Deliver whatever is marked, until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._runner = Runner("feed", group, self._clock, self._deliver)
+            self._keeper = Runner("keep", group, self._clock, self._keep_commits)
             for app in self._targets:
                 self._runner.mark(app)
             await asyncio.get_running_loop().create_future()
@@ -171,7 +175,8 @@ class Feed:
         for target, error in bad:
             await self._withhold([target], error, head=snapshot.revision)
         self._retry_later(name, [error for _, error in bad])
-        await self._keep_commits()
+        if self._keeper is not None:
+            self._keeper.mark_later(COMMITS, KEEP_SOON_S)
 
     async def _render_all(
         self, targets: Sequence[Target], snapshot: Snapshot
@@ -347,7 +352,7 @@ class Feed:
         if pauses and self._runner is not None:
             self._runner.mark_later(app, jitter(self._clock, min(pauses)))
 
-    async def _keep_commits(self) -> None:
+    async def _keep_commits(self, _key: str) -> None:
         """Ask for the commits that targets have or should have, so that no history rewrite takes them away."""
         wanted: dict[str, set[str]] = {}
         for supply in self.supplies.values():
@@ -380,6 +385,19 @@ class Feed:
         )
         return new
 
+    async def note_emptied(self, target: TargetId) -> None:
+        """Remember that nothing of a target is on its cluster any more, although it stays in the inventory."""
+        row = self.rows.get(target)
+        if row is not None and row.applied_revision:
+            await self._releases.save_applied(target, release=0, revision="", digest="")
+            self.rows[target] = _emptied(self.rows.get(target, row))
+
+    def forget_applied(self, cluster: str) -> None:
+        """Forget, in memory, what was applied to a cluster: another one has taken its place."""
+        for target, row in self.rows.items():
+            if target.cluster == cluster:
+                self.rows[target] = _emptied(row)
+
     async def forget(self, target: TargetId) -> None:
         """Drop a target that was taken out of the inventory and is empty now."""
         await self._releases.forget(target)
@@ -388,6 +406,10 @@ class Feed:
 
 def _repository(targets: Sequence[Target]) -> str:
     return targets[0].app.spec.repository if targets else ""
+
+
+def _emptied(row: TargetRow) -> TargetRow:
+    return replace(row, applied_release=0, applied_revision="", applied_digest="", applied_at=None)
 
 
 def _revision(supply: Supply) -> str:

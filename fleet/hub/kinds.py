@@ -33,7 +33,8 @@ class KindWatches:
     """Feeds a Live cache from one watch per wanted kind.
 
     `wanted` says which kinds matter now; `on_synced` is told when all objects of a kind have been shown, `on_trouble`
-    about failures (None: the server answers again), `on_arrival` when a namespace that somebody waits for appears.
+    about failures (None: the server answers again), `on_doubt` when it may be another cluster or hub that makes our
+    objects vanish, `on_arrival` when a namespace that somebody waits for appears.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class KindWatches:
         on_arrival: Callable[[ObjectKey], None],
         on_definition: Callable[[str], None],
         on_trouble: Callable[[FleetError | None], None],
+        on_doubt: Callable[[], None],
     ) -> None:
         self._cluster = cluster
         self._client = client
@@ -64,6 +66,7 @@ class KindWatches:
         self._on_arrival = on_arrival
         self._on_definition = on_definition
         self._on_trouble = on_trouble
+        self._on_doubt = on_doubt
         self._pulse = Pulse()
         self._running: set[GroupKind] = set()
         self._generations: dict[str, int] = {}
@@ -111,8 +114,11 @@ class KindWatches:
                 case Seen(observed):
                     self._live.see(observed, self._hub_id, self._clock.now())
                 case Left(observed):
+                    if self._live.get(observed.key) is not None:
+                        self._on_doubt()
                     self._live.drop(observed.key, observed.rv)
                 case Restarted():
+                    self._on_doubt()
                     self._live.restart(kind)
                 case Synced():
                     self.refused.pop(kind, None)
@@ -120,6 +126,7 @@ class KindWatches:
                     self._on_trouble(None)
                     self._on_synced(kind)
                 case Stalled(error):
+                    self._on_doubt()
                     self._on_trouble(error)
                 case Resumed():
                     self._on_trouble(None)

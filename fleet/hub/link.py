@@ -16,6 +16,7 @@ from fleet.errors import FleetError, KubeError
 from fleet.hub.brief import Brief
 from fleet.hub.event import EventLog
 from fleet.hub.feed import Feed, Supply
+from fleet.hub.heartbeat import Heartbeat
 from fleet.hub.kinds import KindWatches
 from fleet.hub.pods import PodWatches
 from fleet.hub.progress import Progress, judge
@@ -77,6 +78,8 @@ class Link:
         api: KubeApi,
         lease: Lease,
         progress: dict[TargetId, Progress],
+        heartbeat: Heartbeat,
+        former_hubs: frozenset[str] = frozenset(),
         on_trouble: Callable[[FleetError | None], None],
     ) -> None:
         self.cluster = cluster
@@ -87,6 +90,7 @@ class Link:
         self.live = Live(self._on_change)
         self._commons = commons
         self._lease = lease
+        self._heartbeat = heartbeat
         self._targets: dict[TargetId, Target] = {}
         self._owners: dict[ObjectKey, TargetId] = {}
         self._keys: dict[TargetId, tuple[Desired, frozenset[ObjectKey]]] = {}
@@ -115,6 +119,7 @@ class Link:
             on_arrival=self._on_arrival,
             on_definition=self._on_definition,
             on_trouble=on_trouble,
+            on_doubt=heartbeat.doubt,
         )
         self._around = Surroundings(
             hub_id=commons.hub_id,
@@ -131,6 +136,7 @@ class Link:
             system=api,
             ledgers={},
             digest_key=commons.digest_key,
+            former_hubs=former_hubs,
         )
 
     async def run(self) -> None:
@@ -203,6 +209,7 @@ class Link:
             self._refresh(target)
             return
         try:
+            await self._heartbeat.confirm()
             report = await self._target(target).run_once(order)
             await self._target(target).save_finished()
         except Exception as error:  # noqa: BLE001 - one target's failure is its own

@@ -12,7 +12,16 @@ import structlog
 
 from fleet.aio import spawn, supervise
 from fleet.clock import jitter
-from fleet.errors import ConfigError, FleetError, KubeError, OnChange, TargetError, Unreachable
+from fleet.errors import (
+    ConfigError,
+    FleetError,
+    IdentityChanged,
+    KubeError,
+    OnChange,
+    OwnedByAnotherHub,
+    TargetError,
+    Unreachable,
+)
 from fleet.hub.connection import open_credential
 from fleet.hub.heartbeat import Heartbeat
 from fleet.hub.link import Commons, Link
@@ -51,7 +60,7 @@ class Outside:
 
 
 class _Renewed(KubeError):
-    """The credential changed on disk; the connection is made anew with it."""
+    """What the connection was made from has changed; it is made anew."""
 
     default_reason = "CredentialChanged"
 
@@ -74,6 +83,8 @@ class Session:
         self.uid = ""
         self.contacted = False
         """Whether the cluster ever answered, in this process or an earlier one."""
+        self.former_hubs: frozenset[str] = frozenset()
+        """Hubs that the cluster was taken over from: what carries their id counts as left behind."""
         self._commons = commons
         self._outside = outside
         self._seen_at: datetime | None = None
@@ -145,8 +156,7 @@ class Session:
             except TimeoutError:
                 raise Unreachable(f"{credential.server} did not answer in time", reason="Timeout") from None
             await discovery.refresh()
-            heartbeat = Heartbeat(api, commons.hub_id, commons.clock, every_s=commons.settings.heartbeat_s)
-            await heartbeat.take()
+            heartbeat = await self._take(api)
             self.link = self.last_link = Link(
                 name,
                 commons,
@@ -155,6 +165,8 @@ class Session:
                 api=api,
                 lease=lease,
                 progress=self.progress,
+                heartbeat=heartbeat,
+                former_hubs=self.former_hubs,
                 on_trouble=self._set_trouble,
             )
             self._set_trouble(None)
@@ -169,29 +181,78 @@ class Session:
     async def _meet(self, api: KubeApi) -> None:
         """Make sure that this is the cluster we were told about, under one name only.
 
-        Raises: TargetError (`IdentityChanged`, `SameCluster`); KubeError.
+        Raises: IdentityChanged; TargetError (`SameCluster`); KubeError; StoreError.
         """
         name, clusters = self.cluster.name, self._outside.clusters
         self.version = await api.server_version()
         uid = await api.namespace_uid("kube-system")
         known = await clusters.get(name)
-        expected = self.cluster.spec.uid or (known.uid if known is not None else "")
+        pinned = known.uid if known is not None else ""
+        expected = self.cluster.spec.uid or pinned
         if expected and uid != expected:
-            raise TargetError(
-                f"another cluster answers: its uid is {uid}, expected is {expected}; nothing is written."
-                " Correct the connection, or set spec.uid to the new one if the cluster was rebuilt on purpose",
-                reason="IdentityChanged",
-                retry=OnChange(),
-            )
-        other = await clusters.other_with_uid(name, uid)
-        if other is not None and self._outside.is_known(other):
-            raise TargetError(
-                f"this is the same cluster as {other}; remove one of the two documents",
-                reason="SameCluster",
-                retry=OnChange(),
-            )
+            raise IdentityChanged(self._explain_change(uid, expected), uid=uid)
+        for other in await clusters.others_with_uid(name, uid):
+            if self._outside.is_known(other):
+                raise TargetError(
+                    f"this is the same cluster as {other}; remove one of the two documents",
+                    reason="SameCluster",
+                    retry=OnChange(),
+                )
+            await clusters.rename(other, name)
+            self._note("Renamed", f"this is the cluster that was called {other}; what was applied to it is known")
+        if pinned and uid != pinned:
+            await self.accept(uid, f"spec.uid in {self.cluster.origin} says so")
+            raise _Renewed("another cluster was accepted")  # with it went the lease of this attempt
         await clusters.pin(name, uid, self.version)
         self.uid, self.contacted = uid, True
+
+    def _explain_change(self, uid: str, expected: str) -> str:
+        name = self.cluster.name
+        accept = f"run fleet cluster accept {name} --uid {uid} --reason TEXT"
+        if self.cluster.spec.uid:
+            accept = f"set spec.uid in {self.cluster.origin} to {uid}"
+        return (
+            f"another cluster answers: its uid is {uid}, expected is {expected}; nothing is written."
+            f" Correct the connection, or, if the cluster was rebuilt on purpose, {accept}"
+        )
+
+    async def accept(self, uid: str, why: str) -> None:
+        """Pin another uid and forget everything that was known of the cluster before. Raises: StoreError."""
+        name = self.cluster.name
+        before = self.uid or "no uid"
+        await self._outside.clusters.accept(name, uid)
+        self._commons.feed.forget_applied(name)
+        self.progress.clear()
+        self.last_link, self.uid = None, uid
+        self._note("IdentityAccepted", f"uid {uid} in place of {before}: {why}; the ledger starts empty")
+
+    async def _take(self, api: KubeApi) -> Heartbeat:
+        """Hold the cluster, from another hub only if somebody asked for that.
+
+        Raises: OwnedByAnotherHub; KubeError.
+        """
+        commons, name, clusters = self._commons, self.cluster.name, self._outside.clusters
+        takeovers = await clusters.takeovers(name)
+        heartbeat = Heartbeat(
+            api,
+            commons.hub_id,
+            commons.clock,
+            cluster=name,
+            every_s=commons.settings.heartbeat_s,
+            takeovers=takeovers,
+        )
+        try:
+            await heartbeat.take()
+        except OwnedByAnotherHub as error:
+            await clusters.forget_takeover(name, error.holder)
+            raise
+        if takeovers.pending:
+            await clusters.finish_takeover(name)
+            self._note(
+                "TakenOver", f"this hub holds the cluster now, in place of {', '.join(sorted(takeovers.pending))}"
+            )
+        self.former_hubs = takeovers.all
+        return heartbeat
 
     async def _watch_credential(self, used: Credential) -> None:
         """End the connection when the files it was made from have changed."""
@@ -212,12 +273,9 @@ class Session:
         if (before is None) == (error is None) and (error is None or before is None or before.reason == error.reason):
             return
         self.since = self._commons.clock.now()
-        self._commons.events.append(
-            Event(
-                at=self.since,
-                kind="cluster",
-                reason=error.reason if error is not None else "Connected",
-                message=str(error) if error is not None else f"connected to {self.server}, {self.version}",
-                cluster=self.cluster.name,
-            )
-        )
+        message = str(error) if error is not None else f"connected to {self.server}, {self.version}"
+        self._note(error.reason if error is not None else "Connected", message)
+
+    def _note(self, reason: str, message: str) -> None:
+        at, name = self._commons.clock.now(), self.cluster.name
+        self._commons.events.append(Event(at=at, kind="cluster", reason=reason, message=message, cluster=name))

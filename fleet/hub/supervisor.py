@@ -38,6 +38,7 @@ class Supervisor:
         self._clock = clock
         self._pulse = Pulse()
         self._problems: tuple[Problem, ...] = ()
+        self._restarts: dict[str, int] = {}
 
     async def run(self, commons: Commons, outside: Outside) -> None:
         """Follow the inventory until cancelled; a cluster's or repository's failure is its own."""
@@ -67,7 +68,13 @@ class Supervisor:
     ) -> tuple[object, Callable[[], Coroutine[Any, Any, None]]]:
         """Return what makes a session start anew when it changes, and how it starts."""
         spec = cluster.spec
-        fingerprint = (spec.connection.model_dump_json(), _secret(cluster), spec.uid, spec.limits.model_dump_json())
+        fingerprint = (
+            spec.connection.model_dump_json(),
+            _secret(cluster),
+            spec.uid,
+            spec.limits.model_dump_json(),
+            self._restarts.get(cluster.name, 0),
+        )
 
         def start() -> Coroutine[Any, Any, None]:
             session = Session(cluster, commons, outside)
@@ -78,6 +85,11 @@ class Supervisor:
             return session.run()
 
         return fingerprint, start
+
+    def reconnect(self, cluster: str) -> None:
+        """Let a cluster's session start anew at once: what stood in its way is out of it."""
+        self._restarts[cluster] = self._restarts.get(cluster, 0) + 1
+        self._pulse.set()
 
     def take_inventory(self, inventory: Inventory) -> None:
         """Take a new inventory."""

@@ -121,6 +121,22 @@ class KubeApi:
             priority=priority,
         )
 
+    async def create(self, m: Manifest, *, priority: Priority) -> Observed:
+        """Create an object that is not there. Raises: KubeError; Conflict when somebody was faster."""
+        resource = self._resource_at(m.gvk)
+        reply = await self._client.request(
+            "POST",
+            path(resource, m.key.namespace),
+            params={"fieldManager": MANAGER},
+            body=m.body,
+            accept=METADATA,
+            priority=priority,
+            impersonate=self._impersonate,
+            plural=resource.plural,
+            subject=str(m.key),
+        )
+        return decode_observed(reply.body, resource.gvk)
+
     async def delete(
         self,
         key: ObjectKey,

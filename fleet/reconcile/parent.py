@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from fleet.annotation import HUB
 from fleet.object import ObjectKey, TargetId
 from fleet.reconcile.applyset import Scope, parent_key, parent_manifest, scope_in, scope_of
 from fleet.reconcile.carry import Site
@@ -13,12 +14,14 @@ class Parent:
     def __init__(self, target: TargetId) -> None:
         self._target = target
         self._scope: Scope | None = None
+        self._foreign = False
+        """It names another hub."""
 
     async def cover(self, site: Site, keys: Iterable[ObjectKey]) -> None:
         """Widen the parent to cover objects that are about to be written. Raises: KubeError."""
         wanted = scope_of(keys)
         scope = await self._read(site)
-        if not scope.covers(wanted):
+        if self._foreign or not scope.covers(wanted):
             await self._write(site, scope.union(wanted))
 
     async def shrink(self, site: Site, keys: Iterable[ObjectKey]) -> None:
@@ -38,8 +41,9 @@ class Parent:
         if self._scope is None:
             found = await site.system.get_metadata(parent_key(self._target), priority=site.priority)
             self._scope = scope_in(found) if found is not None else Scope()
+            self._foreign = found is not None and found.annotations.get(HUB) != site.hub_id
         return self._scope
 
     async def _write(self, site: Site, scope: Scope) -> None:
         await site.system.apply(parent_manifest(self._target, scope, site.hub_id), priority=site.priority)
-        self._scope = scope
+        self._scope, self._foreign = scope, False

@@ -100,6 +100,8 @@ class View:
     ended: Callable[[ObjectKey], str] = lambda _: ""
     """The uid of the last Job of this name that was seen done."""
     schema_changed: frozenset[GroupKind] = frozenset()
+    former_hubs: frozenset[str] = frozenset()
+    """Hubs that the cluster was taken over from."""
     removed: bool = False
     """The target itself is gone from the inventory."""
     prune_now: bool = False
@@ -224,12 +226,19 @@ def _decide_first(view: View, m: Manifest, change: _Maker, live: LiveObject | No
         return change(Action.CREATE, "Absent")
     if live is None and found is not None and found.deleting:
         return change(Action.SKIP, "Terminating", "being deleted; it is created when it is gone")
+    if found is not None and is_left_behind(view, found):
+        return change(Action.ADOPT, "TakenOver", f"was applied by hub {found.labels[HUB]}, whose cluster this was")
     if m.flags.apply is Apply.IF_NOT_PRESENT:
         return change(Action.UNCHANGED, "IfNotPresent", "exists already and is only created")
     refusal = refuse_adoption(m, view.policy, found, view.hub_id) if found is not None else None
     if refusal is not None:
         return change(Action.SKIP, "OwnedElsewhere", refusal)
     return change(Action.ADOPT, "Adopted", "existed before; fleet takes the fields in Git and leaves the others")
+
+
+def is_left_behind(view: View, found: Observed) -> bool:
+    """Tell whether a hub that no longer holds the cluster applied an object, as part of the same app."""
+    return found.labels.get(HUB) in view.former_hubs and found.labels.get(PART_OF) == view.part_of
 
 
 def refuse_adoption(m: Manifest, policy: Policy, found: Observed, hub_id: str) -> str | None:

@@ -112,6 +112,8 @@ class Surroundings:
     digest_key: bytes
     wanted_by: Callable[[ObjectKey, TargetId], TargetId | None] = lambda _key, _target: None
     """Which other target desires an object."""
+    former_hubs: frozenset[str] = frozenset()
+    """Hubs that the cluster was taken over from: what they left of this target is ours."""
     system: ClusterApi | None = None
     """The hub's own identity, for what is in `fleet-system`: an App that impersonates a tenant may not write there."""
 
@@ -214,6 +216,7 @@ class Target:
             target=self.id,
             part_of=self.part_of,
             hub_id=around.hub_id,
+            former_hubs=around.former_hubs,
             policy=order.policy,
             desired=self._resolve_scopes(order),
             ledger=self.entries,

@@ -1,5 +1,6 @@
 """Clusters as first met: the uid they are pinned to, and when they last answered."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +19,21 @@ class ClusterRow:
     contacted_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Takeovers:
+    """The hubs that a cluster was taken over from."""
+
+    pending: frozenset[str] = frozenset()
+    """Asked for and not carried out: their Lease may be rewritten, once."""
+    done: frozenset[str] = frozenset()
+    """What carries their id counts as left behind."""
+
+    @property
+    def all(self) -> frozenset[str]:
+        """Every hub whose marks count as left behind."""
+        return self.pending | self.done
+
+
 class ClusterStore:
     """Cluster rows over a Database."""
 
@@ -34,10 +50,12 @@ class ClusterStore:
         """Read one cluster."""
         return (await self.load()).get(name)
 
-    async def other_with_uid(self, name: str, uid: str) -> str | None:
-        """Name another cluster that is pinned to the same uid; None when there is none."""
-        rows = await self._database.read("SELECT name FROM cluster WHERE uid = ? AND name <> ?", (uid, name))
-        return str(rows[0][0]) if rows else None
+    async def others_with_uid(self, name: str, uid: str) -> list[str]:
+        """Name the other clusters that are pinned to the same uid."""
+        rows = await self._database.read(
+            "SELECT name FROM cluster WHERE uid = ? AND name <> ? ORDER BY name", (uid, name)
+        )
+        return [str(row[0]) for row in rows]
 
     async def pin(self, name: str, uid: str, version: str) -> None:
         """Record who answered under this name; the pinned uid is set once."""
@@ -52,4 +70,62 @@ class ClusterStore:
                     (name, uid, version, now, now),
                 )
             ]
+        )
+
+    async def accept(self, name: str, uid: str) -> None:
+        """Pin another uid: what was applied to the cluster before is forgotten, and its sessions lose their lease."""
+        await self._database.write(
+            [
+                Statement("DELETE FROM ledger WHERE cluster = ?", (name,)),
+                Statement("DELETE FROM takeover WHERE cluster = ?", (name,)),
+                Statement(
+                    "UPDATE target SET applied_release = 0, applied_revision = '', applied_digest = '',"
+                    " applied_at = '' WHERE cluster = ?",
+                    (name,),
+                ),
+                Statement("UPDATE cluster SET uid = ?, epoch = epoch + 1 WHERE name = ?", (uid, name)),
+            ]
+        )
+
+    async def rename(self, old: str, new: str) -> None:
+        """Give what is known of a cluster under a name that is gone to its new name. Idempotent."""
+        moved = ("ledger", "takeover", "drain")
+        await self._database.write(
+            [
+                *(Statement(f"DELETE FROM {table} WHERE cluster = ?", (new,)) for table in moved),
+                *(Statement(f"UPDATE {table} SET cluster = ? WHERE cluster = ?", (new, old)) for table in moved),
+                Statement("DELETE FROM target WHERE cluster = ?", (old,)),
+                Statement("DELETE FROM cluster WHERE name = ?", (old,)),
+            ]
+        )
+
+    async def takeovers(self, name: str) -> Takeovers:
+        """Read from which hubs a cluster was taken over."""
+        rows = await self._database.read("SELECT hub, pending FROM takeover WHERE cluster = ?", (name,))
+        return Takeovers(
+            pending=frozenset(str(hub) for hub, pending in rows if pending),
+            done=frozenset(str(hub) for hub, pending in rows if not pending),
+        )
+
+    async def take_over(self, name: str, hubs: Iterable[str]) -> None:
+        """Ask for a cluster that other hubs hold. Idempotent."""
+        await self._database.write(
+            [
+                Statement(
+                    "INSERT INTO takeover (cluster, hub, pending) VALUES (?, ?, 1)"
+                    " ON CONFLICT (cluster, hub) DO UPDATE SET pending = 1",
+                    (name, hub),
+                )
+                for hub in sorted(hubs)
+            ]
+        )
+
+    async def finish_takeover(self, name: str) -> None:
+        """Note that the cluster is ours now. Idempotent."""
+        await self._database.write([Statement("UPDATE takeover SET pending = 0 WHERE cluster = ?", (name,))])
+
+    async def forget_takeover(self, name: str, hub: str) -> None:
+        """Note that a hub took the cluster back: what carries its id is its own again. Idempotent."""
+        await self._database.write(
+            [Statement("DELETE FROM takeover WHERE cluster = ? AND hub = ? AND pending = 0", (name, hub))]
         )

@@ -103,7 +103,7 @@ async def test_clusters_are_pinned_once(database: Database, ledger: LedgerStore,
     loaded = await clusters.load()
     assert (loaded["one"].uid, loaded["one"].version) == ("uid-1", "v1.36.4")
     assert loaded["one"].contacted_at == START + timedelta(hours=1)
-    assert await clusters.other_with_uid("three", "uid-1") == "one"
-    assert await clusters.other_with_uid("one", "uid-1") is None
+    assert await clusters.others_with_uid("three", "uid-1") == ["one"]
+    assert await clusters.others_with_uid("one", "uid-1") == []
     assert await clusters.get("absent") is None
     assert (await ledger.take("one")).epoch == 2
