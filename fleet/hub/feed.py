@@ -121,7 +121,12 @@ class Feed:
             self._keeper = Runner("keep", group, self._clock, self._keep_commits)
             for app in self._targets:
                 self._runner.mark(app)
-            await asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._runner.close()
+                self._keeper.close()
+                self._runner = self._keeper = None
 
     def take_inventory(self, inventory: Inventory) -> None:
         """Take a new inventory: targets that are no longer in it lose their supply."""
