@@ -7,6 +7,7 @@ a list item by keys, `v:` a set's value, `i:` an index, `.` the node itself.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +20,8 @@ MANAGER = "fleet"
 PREEXISTING = "fleet-preexisting"
 BEFORE_FIRST_APPLY = "before-first-apply"
 DIGEST_BYTES = 16
+PARSED = 128
+"""Sets kept parsed: one object's entries are asked several questions while it is handled, and never again."""
 
 Path = tuple[str, ...]
 Tree = dict[str, Any]
@@ -28,19 +31,21 @@ _SELF = "."
 class FieldSet:
     """A set of field paths; immutable. Internally a tree in which a member always carries `.`."""
 
-    __slots__ = ("tree",)
+    __slots__ = ("_serialised", "tree")
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+        self._serialised = b""
 
-    @classmethod
-    def parse(cls, raw: bytes) -> "FieldSet":
+    @staticmethod
+    @lru_cache(maxsize=PARSED)
+    def parse(raw: bytes) -> "FieldSet":
         """Read fieldsV1. Bytes that are none make an empty set: such an entry owns nothing we could name."""
         try:
             decoded = msgspec.json.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             decoded = {}
-        return cls({k: _grow(v) for k, v in decoded.items() if k != _SELF} if isinstance(decoded, dict) else {})
+        return FieldSet({k: _grow(v) for k, v in decoded.items() if k != _SELF} if isinstance(decoded, dict) else {})
 
     @classmethod
     def of(cls, paths: Sequence[Path]) -> "FieldSet":
@@ -55,7 +60,9 @@ class FieldSet:
 
     def serialise(self) -> bytes:
         """Write canonical fieldsV1."""
-        return encode_canonical(_shrink(self.tree))
+        if not self._serialised:
+            self._serialised = encode_canonical(_shrink(self.tree))
+        return self._serialised
 
     @property
     def is_empty(self) -> bool:
@@ -104,7 +111,7 @@ class FieldSet:
         for pointer in ignored:
             if segments := parse_pointer(pointer):
                 tree = _prune(tree, segments)
-        return FieldSet(tree)
+        return FieldSet(tree) if tree is not self.tree else self
 
     def members(self) -> Iterator[Path]:
         """Iterate over the paths as fieldsV1 segments, parents first."""

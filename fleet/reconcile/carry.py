@@ -282,9 +282,10 @@ async def _undo_additions(
 
     After the first apply, not before it: that takes back what was taken, and most drift is no more than that.
     """
+    if _is_first(change) or not site.policy.repair:
+        return observed
     live = summarise(observed, site.hub_id, site.clock.now())
-    yielded = _yielded(site, change.key, live.scaled_by)
-    if _is_first(change) or not site.policy.repair or not additions(site.policy, sent, live, yielded):
+    if not additions(site.policy, sent, live, _yielded(site, change.key, live.scaled_by)):
         return observed
     managers = site.policy.drift_managers
 

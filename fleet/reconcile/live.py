@@ -264,8 +264,8 @@ class Live:
 
     def see(self, observed: Observed, hub_id: str, now: datetime) -> None:
         """Take in what a watch showed; what it took from us or added beside us is noted for reports."""
-        live = summarise(observed, hub_id, now)
         before = self._objects.get(observed.key)
+        live = self._echo(observed, before, now) or summarise(observed, hub_id, now)
         if before is not None and live.rv > before.rv:
             self._note_drift(observed, before, live)
         self.put(observed.key, live)
@@ -273,6 +273,19 @@ class Live:
             delay_s = (live.verdict.recheck_at - now).total_seconds()
             loop = asyncio.get_running_loop()
             loop.call_later(delay_s, self._assess_again, observed.key, live, observed.body, live.verdict.recheck_at)
+
+    def _echo(self, observed: Observed, before: LiveObject | None, now: datetime) -> LiveObject | None:
+        """Recognise a state already summarised, as after each write of ours: only its health may be news.
+
+        Not in a fresh list: after a restored backup one version may mean another state. And not a Job, whose end counts.
+        """
+        if before is None or not 0 < before.rv == observed.rv or before.uid != observed.uid:
+            return None
+        if observed.key.kind == "Job" or observed.key.group_kind in self._fresh:
+            return None
+        if observed.body is None:
+            return before
+        return msgspec.structs.replace(before, verdict=assess(msgspec.json.decode(observed.body), now))
 
     def _assess_again(self, key: ObjectKey, live: LiveObject, body: bytes, now: datetime) -> None:
         """Judge an object once more when time alone may have changed its health."""
