@@ -34,6 +34,8 @@ WORKLOADS = frozenset(
 )
 MOST_PODS = 20
 MOST_WATCHED = 50
+PATIENCE_S = 1.0
+"""Most workloads are Current a moment after a change; only one that is not costs the look at it and its pods."""
 SETTLE_S = 0.2
 REVISION = "deployment.kubernetes.io/revision"
 HASH = "pod-template-hash"
@@ -98,6 +100,7 @@ class PodWatches:
         return run
 
     async def _watch(self, key: ObjectKey) -> None:
+        await asyncio.sleep(PATIENCE_S)
         workload = await self._api.get(key, priority=Priority.AUDIT)
         resource = self._discovery.resource(POD)
         if workload is None or workload.body is None or resource is None:
