@@ -4,6 +4,7 @@ Watches select on our label, so that memory and traffic follow what we manage; k
 whole, the others as metadata.
 """
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 
 NAMESPACE = GroupKind("", "Namespace")
 MOST_PAUSE_S = 30.0
+ADJUST_EVERY_S = 0.05
+"""One commit marks every target, and which kinds matter is asked of all of them: once for all marks of this time."""
 WATCHES = gauge("fleet_watches", "Open watches by cluster.", "cluster")
 
 
@@ -86,6 +89,7 @@ class KindWatches:
             while True:
                 await children.adjust(self._plan())
                 WATCHES.labels(self._cluster).set(len(self._running))
+                await asyncio.sleep(ADJUST_EVERY_S)
                 await self._pulse.wait()
 
     def _plan(self) -> dict[GroupKind | ObjectKey | str, tuple[object, Callable[[], Coroutine[Any, Any, None]]]]:
