@@ -77,10 +77,8 @@ async def supervise(
     while True:
         started = loop.time()
         try:
-            return await attempt()
-        except Exception as error:
-            if was_cancelled():
-                raise asyncio.CancelledError from error
+            return await _apart(name, attempt())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is contained here
             failure = as_fleet_error(error, name)
         if loop.time() - started > most_s:
             delay_s = first_s
@@ -90,14 +88,27 @@ async def supervise(
         await asyncio.sleep(pause_s)
 
 
-def was_cancelled() -> bool:
-    """Tell whether the current task has been asked to end from outside.
+async def _apart(name: str, coro: Coroutine[Any, Any, T]) -> T:
+    """Run something in a task of its own, which no outside cancellation or failure outlives.
 
     On Python 3.11 and 3.12 a TaskGroup whose child fails while it is cancelled raises that error in place of the
-    cancellation (https://github.com/python/cpython/issues/116720): who contains errors has to look.
+    cancellation, and one whose child fails while it waits for its children leaves its task counted as cancelled
+    (https://github.com/python/cpython/issues/116720). So the inner task cannot be asked whether somebody wants it to end.
+
+    Cancelled: passes through after `coro` has ended, whatever it raises meanwhile.
     """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    task = asyncio.create_task(coro, name=name)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # asked, else asyncio complains that nobody did
+        raise
+    return task.result()
 
 
 def as_fleet_error(error: Exception, where: str) -> FleetError:

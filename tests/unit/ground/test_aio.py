@@ -153,6 +153,27 @@ def test_cancelling_ends_the_attempt_first() -> None:
     assert log == ["clean", "over"]
 
 
+def test_a_failed_group_is_not_a_cancellation() -> None:
+    """An attempt whose own TaskGroup fails while it waits for its children begins again."""
+    attempts = 0
+
+    async def fail() -> None:
+        await asyncio.sleep(1)
+        raise FetchFailed("no")
+
+    async def attempt() -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            async with asyncio.TaskGroup() as group:
+                spawn(group, "fail", fail())
+                spawn(group, "wait", asyncio.sleep(60))
+
+    told = Failures()
+    run(supervised(attempt, told))
+    assert (attempts, told.pauses) == (3, [1.0, 2.0])
+
+
 def test_an_error_while_stopping_does_not_restart() -> None:
     """A task group turns a cancellation into an error when a child fails while it is cancelled: that is still the end."""
     begun: list[float] = []
