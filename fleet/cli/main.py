@@ -35,7 +35,10 @@ COMMANDS = {
     "sync": Entry("Act", "Fetch and reconcile now."),
     "pause": Entry("Act", "Stop writing to an app, a cluster or an environment; watching goes on."),
     "resume": Entry("Act", "End a pause."),
+    "approve": Entry("Act", "Allow a deletion that is held because it is large, or takes all of an app."),
+    "prune": Entry("Act", "Delete what left Git, although a failed apply blocks that."),
     "restart": Entry("Act", "Restart the workloads of an app on a cluster, or one of them."),
+    "cluster": Entry("Act", "Show clusters, and decide whose they are and what may be on them."),
     "token": Entry("Act", "Make, list and revoke the tokens that let people and scripts in."),
 }
 

@@ -9,12 +9,17 @@ from fleet.aio import finish, spawn
 from fleet.child import Limits, ProcessWorkers, Workers
 from fleet.clock import Clock, SystemClock
 from fleet.git import order as git_order
+from fleet.hub.archive import Archive
+from fleet.hub.audit import Auditor
 from fleet.hub.board import Board
 from fleet.hub.event import StoredEvents
-from fleet.hub.feed import AllAtOnce, Feed
+from fleet.hub.feed import Feed
+from fleet.hub.guard import Approvals
+from fleet.hub.history import History
 from fleet.hub.inspect import Inspector
 from fleet.hub.lease import DatabaseLeases
 from fleet.hub.link import Commons
+from fleet.hub.progression import AllAtOnce
 from fleet.hub.service import HubService
 from fleet.hub.session import Outside
 from fleet.hub.source import Mirrors
@@ -24,10 +29,15 @@ from fleet.net.reach import DirectReach, Reach
 from fleet.reconcile.port import NoUnsealer
 from fleet.render.renderer import CachingRenderer
 from fleet.settings import Settings
+from fleet.store.approval import ApprovalStore
+from fleet.store.archive import ArchiveStore
+from fleet.store.audit import AuditStore
 from fleet.store.cluster import ClusterStore
 from fleet.store.database import Database, SqliteDatabase
 from fleet.store.directory import DataDirectory, hold_directory
+from fleet.store.drain import DrainStore
 from fleet.store.event import EventStore
+from fleet.store.hold import HoldStore
 from fleet.store.ledger import LedgerStore
 from fleet.store.migration import migrate
 from fleet.store.pause import PauseStore
@@ -81,7 +91,11 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
     clock, database = world.clock, world.database
     event_store, tokens = EventStore(database), TokenStore(database, clock)
     pauses, ledger = PauseStore(database, clock), LedgerStore(database, clock)
+    clusters, drains = ClusterStore(database, clock), DrainStore(database, clock)
     events = StoredEvents(event_store)
+    audits = AuditStore(database, clock)
+    auditor = Auditor(audits, events, clock)
+    approvals = Approvals(ApprovalStore(database, clock))
     renderer = CachingRenderer(world.workers, settings)
     mirrors = Mirrors(
         directory=world.directory.git,
@@ -90,10 +104,13 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
         clock=clock,
         settings=settings,
     )
+    releases, holds = ReleaseStore(database, clock), HoldStore(database, clock)
+    archive_store = ArchiveStore(database, clock)
     feed = Feed(
         sources=mirrors,
         renderer=renderer,
-        releases=ReleaseStore(database, clock),
+        releases=releases,
+        archive=Archive(archive_store, renderer, world.directory.digest_key),
         progression=AllAtOnce(),
         events=events,
         clock=clock,
@@ -102,7 +119,9 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
     supervisor = Supervisor(feed=feed, mirrors=mirrors, events=events, clock=clock)
     hub_id = world.directory.hub_id
     board = Board(supervisor, clock, hub_id=hub_id, stale_after_s=settings.stale_after_s)
-    board.pauses = await pauses.load()
+    board.pauses, board.drains = await pauses.load(), await drains.load()
+    await approvals.load()
+    feed.holds = await holds.load()
     await feed.load()
     await _provide_admin_token(tokens, world.directory)
     commons = Commons(
@@ -116,21 +135,29 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
         unsealer=NoUnsealer(),
         inventory=lambda: supervisor.inventory,
         pauses=lambda: board.pauses,
+        drains=lambda: board.drains,
+        approvals=approvals,
     )
     outside = Outside(
         reach=world.reach,
         leases=DatabaseLeases(ledger),
-        clusters=ClusterStore(database, clock),
+        clusters=clusters,
         is_known=supervisor.is_known,
     )
     service = HubService(
         supervisor=supervisor,
         board=board,
         inspector=Inspector(supervisor, board, renderer, hub_id),
+        history=History(supervisor=supervisor, releases=releases, archive=archive_store, holds=holds),
         events=events,
         event_store=event_store,
         pauses=pauses,
+        approvals=approvals,
+        clusters=clusters,
+        drains=drains,
         tokens=tokens,
+        audits=audits,
+        auditor=auditor,
         clock=clock,
     )
     async with asyncio.TaskGroup() as group:

@@ -6,26 +6,29 @@ what it has; its neighbours go on.
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import msgspec
 import structlog
 
 from fleet.aio import as_fleet_error, spawn
 from fleet.clock import Clock, jitter
-from fleet.errors import After, Backoff, FleetError, RevisionMissing, SourceError
+from fleet.errors import After, Backoff, FleetError, OnChange, RevisionMissing, SourceError
 from fleet.git.repository import Snapshot
+from fleet.hub.archive import Archive, Recalled, encode_input
 from fleet.hub.brief import Brief, brief_of
 from fleet.hub.event import EventLog
+from fleet.hub.progression import Progression
 from fleet.hub.queue import Runner
 from fleet.inventory.schema import App
 from fleet.inventory.value import Inventory, Target
 from fleet.object import TargetId, encode_canonical, short
 from fleet.reconcile.target import Desired
 from fleet.render.renderer import Rendered, Renderer, RenderInput
+from fleet.store.archive import Made
 from fleet.store.event import Event
+from fleet.store.hold import Hold, find_hold
 from fleet.store.release import Release, ReleaseStore, TargetRow
 
 log = structlog.get_logger()
@@ -33,6 +36,8 @@ log = structlog.get_logger()
 RETRY_S = 10.0
 COMMITS, KEEP_SOON_S = "commits", 0.1
 """One commit is news to many apps, and which commits are in use is asked once for all of them."""
+NOTHING = Rendered(manifests=(), digest=hashlib.blake2b(digest_size=16).hexdigest(), reads="")
+"""What an app that had objects and renders to none is to be: the guard holds the deletion, not the release."""
 FALLBACK = ("the repository has not been read yet", "NotFetched")
 
 
@@ -48,22 +53,8 @@ class Supply:
     """The revision that its ref points to."""
     failure: FleetError | None = None
     """Why `desired` is not what `head` says."""
-
-
-class Progression(Protocol):
-    """When which target gets a release: all at once now, stage by stage once rollouts exist."""
-
-    async def admit(self, app: str, release: Release, targets: Sequence[TargetId]) -> Mapping[TargetId, Release]:
-        """Return the targets that may have the release now."""
-        ...
-
-
-class AllAtOnce:
-    """Every target follows at once."""
-
-    async def admit(self, app: str, release: Release, targets: Sequence[TargetId]) -> Mapping[TargetId, Release]:
-        """Admit all."""
-        return dict.fromkeys(targets, release)
+    hold: Hold | None = None
+    """What pins it to an earlier release."""
 
 
 class Sources(Protocol):
@@ -87,6 +78,7 @@ class Feed:
         sources: Sources,
         renderer: Renderer,
         releases: ReleaseStore,
+        archive: Archive,
         progression: Progression,
         events: EventLog,
         clock: Clock,
@@ -97,9 +89,12 @@ class Feed:
         self.supplies: dict[TargetId, Supply] = {}
         self.rows: dict[TargetId, TargetRow] = {}
         """Desired and applied release of every target, equal to the database."""
+        self.holds: Sequence[Hold] = ()
+        """Every hold in force; who changes it calls `review`."""
         self._sources = sources
         self._renderer = renderer
         self._releases = releases
+        self._archive = archive
         self._progression = progression
         self._events = events
         self._clock = clock
@@ -113,6 +108,7 @@ class Feed:
     async def load(self) -> None:
         """Read what targets had when the hub stopped."""
         self.rows = await self._releases.load_targets()
+        await self._archive.load()
 
     async def run(self) -> None:
         """Deliver whatever is marked, until cancelled."""
@@ -143,6 +139,14 @@ class Feed:
         """Take news of a repository."""
         self._mark([name for name, targets in self._targets.items() if _repository(targets) == snapshot.name])
 
+    def review(self, app: str) -> None:
+        """Deliver an app once more: what holds it has changed."""
+        self._mark([app] if app in self._targets else [])
+
+    def hold_of(self, target: Target) -> Hold | None:
+        """Return what pins a target to an earlier release; None when it follows Git."""
+        return find_hold(self.holds, target.id, target.environment.name)
+
     def apps_of(self, repository: str) -> list[str]:
         """Name the apps that read a repository."""
         return [name for name, targets in self._targets.items() if _repository(targets) == repository]
@@ -169,16 +173,21 @@ class Feed:
             return
         app = targets[0].app
         snapshot = self._sources.snapshot(app.spec.repository)
+        held = {t.id: hold for t in targets if (hold := self.hold_of(t)) is not None}
+        await self._supply_held(targets, held, snapshot)
         if snapshot is None or not snapshot.revision:
             failure = snapshot.error if snapshot else None
-            await self._withhold(targets, failure or RevisionMissing(FALLBACK[0], reason=FALLBACK[1]), head="")
+            free = [t for t in targets if t.id not in held]
+            await self._withhold(free, failure or RevisionMissing(FALLBACK[0], reason=FALLBACK[1]), head="")
             return
         outcomes = await self._render_all(targets, snapshot)
         good = {target.id: found for target, found in outcomes if isinstance(found, Rendered)}
         bad = [(target, found) for target, found in outcomes if isinstance(found, FleetError)]
-        await self._release(app, [t for t in targets if t.id in good], good, snapshot)
+        await self._release(app, [t for t in targets if t.id in good], good, snapshot, held)
         for target, error in bad:
-            await self._withhold([target], error, head=snapshot.revision)
+            if target.id not in held:
+                await self._withhold([target], error, head=snapshot.revision)
+        await self._archive.store(good)
         self._retry_later(name, [error for _, error in bad])
         if self._keeper is not None:
             self._keeper.mark_later(COMMITS, KEEP_SOON_S)
@@ -192,7 +201,9 @@ class Feed:
             try:
                 return target, await self._renderer.render(self.render_input(target, snapshot.store, snapshot.revision))
             except Exception as error:  # noqa: BLE001 - one target's failure is its own
-                return target, as_fleet_error(error, f"render/{target.id}")
+                failure = as_fleet_error(error, f"render/{target.id}")
+                had = failure.reason == "EmptyRender" and target.id in self.rows
+                return target, NOTHING if had else failure
 
         async with asyncio.TaskGroup() as group:
             tasks = [spawn(group, f"render/{target.id}", one(target)) for target in targets]
@@ -213,22 +224,27 @@ class Feed:
         )
 
     async def _release(
-        self, app: App, targets: Sequence[Target], rendered: Mapping[TargetId, Rendered], snapshot: Snapshot
+        self,
+        app: App,
+        targets: Sequence[Target],
+        rendered: Mapping[TargetId, Rendered],
+        snapshot: Snapshot,
+        held: Container[TargetId],
     ) -> None:
-        """Number what was rendered if it is new to any target, and hand it out."""
+        """Number what was rendered if it is new to any target, and hand it out to all that are not held."""
         if not targets:
             return
         newest = await self._newest_release(app.name)
-        changed = [t for t in targets if (row := self.rows.get(t.id)) and row.render_digest != rendered[t.id].digest]
-        joined = [t for t in targets if t.id not in self.rows]
+        made = self._archive.newest
+        changed = [t for t in targets if (known := made.get(t.id)) and known.digest != rendered[t.id].digest]
+        joined = [t for t in targets if t.id not in made]
         if newest is None or changed or (joined and newest.revision != snapshot.revision):
             newest = await self._create_release(app, targets, snapshot, first=newest is None, changed=bool(changed))
-        admitted = await self._progression.admit(app.name, newest, [t.id for t in targets])
-        rows = [self._row(t, admitted[t.id], rendered[t.id], snapshot) for t in targets if t.id in admitted]
-        fresh = [row for row in rows if self.rows.get(row.target) != row]
-        if fresh:
-            await self._releases.save_desired(fresh)
-            self.rows.update({row.target: row for row in fresh})
+        await self._archive.note([self._made(t, newest, rendered[t.id]) for t in targets])
+        free = [t.id for t in targets if t.id not in held]
+        admitted = await self._progression.admit(app.name, newest, free)
+        given = [(t, admitted[t.id], rendered[t.id].digest) for t in targets if t.id in admitted]
+        await self._save_rows([self._row(t, r.number, digest, self._inputs(t, r)) for t, r, digest in given])
         for target in targets:
             if target.id in admitted:
                 self._supply(target, admitted[target.id], rendered[target.id], snapshot.revision)
@@ -268,25 +284,56 @@ class Feed:
         )
         return release
 
-    def _row(self, target: Target, release: Release, rendered: Rendered, snapshot: Snapshot) -> TargetRow:
-        source = self.render_input(target, "", release.revision)
-        known = self.rows.get(target.id)
-        fresh = TargetRow(
-            target=target.id,
-            release=release.number,
-            render_digest=rendered.digest,
-            inputs=_encode_input(source),
-            policy=brief_of(target).encode(),
-        )
-        if known is None:
-            return fresh
-        return replace(
-            known,
-            release=fresh.release,
-            render_digest=fresh.render_digest,
-            inputs=fresh.inputs,
-            policy=fresh.policy,
-        )
+    def _made(self, target: Target, release: Release, rendered: Rendered) -> Made:
+        """Say what a release is for a target; one that changes nothing for it stays what it was."""
+        inputs = self._inputs(target, release)
+        return Made(target=target.id, number=release.number, digest=rendered.digest, inputs=inputs)
+
+    def _inputs(self, target: Target, release: Release) -> str:
+        return encode_input(self.render_input(target, "", release.revision))
+
+    def _row(self, target: Target, number: int, digest: str, inputs: str) -> TargetRow:
+        known = self.rows.get(target.id) or TargetRow(target=target.id, release=number, render_digest=digest)
+        policy = brief_of(target).encode()
+        return replace(known, release=number, render_digest=digest, inputs=inputs, policy=policy)
+
+    async def _save_rows(self, rows: Sequence[TargetRow]) -> None:
+        fresh = [row for row in rows if self.rows.get(row.target) != row]
+        if fresh:
+            await self._releases.save_desired(fresh)
+            self.rows.update({row.target: row for row in fresh})
+
+    async def _supply_held(
+        self, targets: Sequence[Target], held: Mapping[TargetId, Hold], snapshot: Snapshot | None
+    ) -> None:
+        """Give held targets the release that they are held at, whatever Git says and whether or not it answers."""
+        head = snapshot.revision if snapshot is not None else ""
+        for target in targets:
+            if target.id not in held:
+                continue
+            hold, known = held[target.id], self.supplies.get(target.id)
+            desired = known.desired if known is not None else None
+            failure: FleetError | None = None
+            if known is None or known.hold is None or desired is None or desired.release != hold.release:
+                try:
+                    recalled = await self.recall(target, hold.release)
+                    desired = recalled.desired
+                    await self._save_rows([self._row(target, hold.release, desired.digest, recalled.inputs)])
+                except FleetError as error:
+                    failure = error
+                    desired = desired or await self._restore(target)
+            self._put(
+                Supply(target=target, brief=brief_of(target), desired=desired, head=head, failure=failure, hold=hold)
+            )
+
+    async def recall(self, target: Target, number: int) -> Recalled:
+        """Return a release as it was for a target. Raises: SourceError, RenderError."""
+        release = await self._releases.get(target.id.app, number)
+        if release is None:
+            raise SourceError(f"there is no release {target.id.app}#{number}", reason="ReleaseLost", retry=OnChange())
+        source = self._sources.snapshot(release.repository)
+        store = source.store if source is not None else ""
+        return await self._archive.recall(target.id, release, store, self.render_input(target, store, release.revision))
 
     def _supply(self, target: Target, release: Release, rendered: Rendered, head: str) -> None:
         known = self.supplies.get(target.id)
@@ -327,22 +374,15 @@ class Feed:
             self._put(Supply(target=target, brief=brief_of(target), desired=desired, head=head, failure=failure))
 
     async def _restore(self, target: Target) -> Desired | None:
-        """Render once more what the target had when the hub stopped; None when that is not to be had."""
+        """Give back what the target had when the hub stopped; None when that is not to be had."""
         row = self.rows.get(target.id)
-        release = await self._releases.get(target.id.app, row.release) if row else None
-        snapshot = self._sources.snapshot(release.repository) if release else None
-        if row is None or release is None or snapshot is None or not snapshot.store:
-            return None
         try:
-            source = _decode_input(row.inputs, snapshot.store, self._digest_key)
-            rendered = await self._renderer.render(source)
+            recalled = await self.recall(target, row.release) if row is not None else None
         except FleetError as error:
-            log.warning("last release cannot be rendered again", target=str(target.id), error=str(error))
+            log.warning("last release cannot be had again", target=str(target.id), error=str(error))
             return None
-        if rendered.digest != row.render_digest:
-            return None
-        return Desired(
-            release=release.number, revision=release.revision, digest=rendered.digest, manifests=rendered.manifests
+        return (
+            recalled.desired if recalled is not None and row and recalled.desired.digest == row.render_digest else None
         )
 
     def _put(self, supply: Supply) -> None:
@@ -364,6 +404,8 @@ class Feed:
             kept = wanted.setdefault(supply.target.app.spec.repository, set())
             row = self.rows.get(supply.target.id)
             kept |= {r for r in (row.applied_revision if row else "", _revision(supply)) if r}
+        for name, revisions in (await self._archive.revisions()).items():
+            wanted.setdefault(name, set()).update(revisions)
         frozen = {name: frozenset(revisions) for name, revisions in wanted.items()}
         if frozen != self._kept:
             self._kept = frozen
@@ -388,14 +430,19 @@ class Feed:
             applied_digest=desired.digest,
             applied_at=self._clock.now(),
         )
+        if new:
+            await self._archive.note_applied(target, desired.release, desired.revision)
         return new
 
-    async def note_emptied(self, target: TargetId) -> None:
-        """Remember that nothing of a target is on its cluster any more, although it stays in the inventory."""
+    async def note_emptied(self, target: TargetId) -> bool:
+        """Remember that nothing of a target that stays in the inventory is on its cluster; returns whether that is new."""
         row = self.rows.get(target)
-        if row is not None and row.applied_revision:
-            await self._releases.save_applied(target, release=0, revision="", digest="")
-            self.rows[target] = _emptied(self.rows.get(target, row))
+        if row is None or not row.applied_revision:
+            return False
+        await self._releases.save_applied(target, release=0, revision="", digest="")
+        await self._archive.note_applied(target, 0, "")
+        self.rows[target] = _emptied(self.rows.get(target, row))
+        return True
 
     def forget_applied(self, cluster: str) -> None:
         """Forget, in memory, what was applied to a cluster: another one has taken its place."""
@@ -406,6 +453,7 @@ class Feed:
     async def forget(self, target: TargetId) -> None:
         """Drop a target that was taken out of the inventory and is empty now."""
         await self._releases.forget(target)
+        await self._archive.forget(target)
         self.rows.pop(target, None)
 
 
@@ -426,6 +474,7 @@ def _same(a: Supply, b: Supply) -> bool:
     return (
         a.desired is b.desired
         and a.head == b.head
+        and a.hold == b.hold
         and a.brief == b.brief
         and str(a.failure) == str(b.failure)
         and a.target.depends_on == b.target.depends_on
@@ -435,32 +484,3 @@ def _same(a: Supply, b: Supply) -> bool:
 
 def _passes(error: FleetError) -> bool:
     return isinstance(error.retry, Backoff | After)
-
-
-class _Input(msgspec.Struct, frozen=True):
-    revision: str
-    path: str
-    substitute: bool = False
-    variables: dict[str, str] = {}
-    namespace: str = ""
-    create_namespace: bool = False
-
-
-def _encode_input(i: RenderInput) -> str:
-    return encode_canonical(
-        _Input(i.revision, i.path, i.substitute, dict(i.variables), i.namespace, i.create_namespace)
-    ).decode()
-
-
-def _decode_input(text: str, store: str, digest_key: bytes) -> RenderInput:
-    stored = msgspec.json.decode(text, type=_Input)
-    return RenderInput(
-        repository=store,
-        revision=stored.revision,
-        path=stored.path,
-        substitute=stored.substitute,
-        variables=tuple(stored.variables.items()),
-        namespace=stored.namespace,
-        create_namespace=stored.create_namespace,
-        digest_key=digest_key,
-    )

@@ -14,13 +14,16 @@ from fleet.aio import as_fleet_error, spawn
 from fleet.clock import Clock, jitter
 from fleet.errors import FleetError, KubeError
 from fleet.hub.brief import Brief
+from fleet.hub.drain import drain_order, explain_drain
 from fleet.hub.event import EventLog
 from fleet.hub.feed import Feed, Supply
+from fleet.hub.guard import Approvals, Guard, Leaving
 from fleet.hub.heartbeat import Heartbeat
 from fleet.hub.kinds import KindWatches
 from fleet.hub.pods import PodWatches
 from fleet.hub.progress import Progress, judge
 from fleet.hub.queue import Runner
+from fleet.hub.tenant import Tenant, Tenants
 from fleet.inventory.value import Inventory
 from fleet.kube.api import KubeApi
 from fleet.kube.client import Client
@@ -30,11 +33,12 @@ from fleet.object import GroupKind, ObjectKey, TargetId, short
 from fleet.reconcile.carry import CRD, definition_of
 from fleet.reconcile.drift import matching
 from fleet.reconcile.live import Live, LiveObject
-from fleet.reconcile.plan import Plan
+from fleet.reconcile.plan import Plan, not_allowed
 from fleet.reconcile.port import Ledger, Policy, Unsealer
 from fleet.reconcile.status import Condition, State, Why
 from fleet.reconcile.target import Desired, Order, Report, Surroundings, Target
 from fleet.settings import Settings
+from fleet.store.drain import Drain, find_drain
 from fleet.store.event import Event
 from fleet.store.ledger import Lease
 from fleet.store.pause import Pause, find_pause
@@ -63,6 +67,8 @@ class Commons:
     unsealer: Unsealer
     inventory: Callable[[], Inventory | None]
     pauses: Callable[[], Sequence[Pause]]
+    drains: Callable[[], Sequence[Drain]] = tuple
+    approvals: Approvals
 
 
 class Link:
@@ -91,6 +97,7 @@ class Link:
         self._commons = commons
         self._lease = lease
         self._heartbeat = heartbeat
+        self._tenants = Tenants(api, discovery, cluster)
         self._targets: dict[TargetId, Target] = {}
         self._owners: dict[ObjectKey, TargetId] = {}
         self._keys: dict[TargetId, tuple[Desired, frozenset[ObjectKey]]] = {}
@@ -121,9 +128,10 @@ class Link:
             on_trouble=on_trouble,
             on_doubt=heartbeat.doubt,
         )
+        self._guard = Guard(cluster=cluster, approvals=commons.approvals, leaving=self._leaving)
         self._around = Surroundings(
             hub_id=commons.hub_id,
-            api=self._api_of,
+            api=self.api_of,
             kinds=discovery,
             live=self.live,
             ledger=commons.ledger,
@@ -133,6 +141,7 @@ class Link:
             owners=self._owners,
             wants=self._wants,
             wanted_by=self._wanted_by,
+            guard=lambda target, order, plan: self._guard.check(self._around, target, order, plan),
             system=api,
             ledgers={},
             digest_key=commons.digest_key,
@@ -186,6 +195,10 @@ class Link:
         supply = self._commons.feed.supplies.get(target)
         return supply.brief.policy.drift_managers if supply is not None else ()
 
+    def applied(self, target: TargetId) -> list[ObjectKey]:
+        """List what a target holds on this cluster."""
+        return sorted(self._around.ledgers.get(target, {}))
+
     def overridden(self, key: ObjectKey) -> tuple[str, ...]:
         """Name the managers whose values our last apply of an object replaced, with the field."""
         target = self._targets.get(self._owners.get(key, TargetId("", "")))
@@ -215,7 +228,8 @@ class Link:
         except Exception as error:  # noqa: BLE001 - one target's failure is its own
             self._fail(progress, as_fleet_error(error, f"target/{target}"))
         else:
-            progress.prune_now = False
+            if order.prune_now and not order.prune_later and report.held is None:
+                progress.prune_now = False
             progress.error, progress.errors = None, 0
             await self._take(progress, report)
         self.kinds.adjust()
@@ -231,8 +245,12 @@ class Link:
             self._runner.mark_later(progress.target, jitter(self._commons.clock, pause_s))
 
     async def _take(self, progress: Progress, report: Report) -> None:
-        progress.report = report
+        before, progress.report = progress.report, report
         desired = report.order.desired
+        if before is None or before.order.desired is not desired or report.pruned or report.written:
+            await self._review_holds(progress.target)
+        if report.held is not None and (before is None or before.held is None or before.held != report.held):
+            self._note(progress.target, "prune", report.held.reason, report.held.message)
         for note in report.notes:
             self._note(progress.target, note.kind, note.reason, note.message, str(note.key or ""))
         if report.complete and desired is not None and await self._commons.feed.note_applied(progress.target, desired):
@@ -240,9 +258,36 @@ class Link:
             message = f"{progress.target.app}#{desired.release} at {short(desired.revision)} is applied: {counts}"
             self._note(progress.target, "apply", "Applied", message)
         if report.order.removed and report.complete and not self._around.ledgers.get(progress.target):
-            await self._forget(progress.target)
+            await self._end(progress.target)
         elif report.wake_in_s is not None and self._runner is not None:
             self._runner.mark_later(progress.target, report.wake_in_s)
+
+    async def _review_holds(self, besides: TargetId) -> None:
+        """What one target does or no longer wants to do may free or empty another, or end what approvals were for."""
+        if self._guard.is_over(self._around):
+            await self._commons.approvals.clear(self.cluster)
+        for target, progress in self.progress.items():
+            held = progress.report is not None and progress.report.held is not None
+            left = target not in self._commons.feed.supplies and not self._around.ledgers.get(target)
+            if target != besides and (held or left):
+                self.mark(target)
+
+    def _leaving(self, target: TargetId) -> Leaving | None:
+        supply = self._commons.feed.supplies.get(target)
+        if supply is not None:
+            return Leaving(policy=supply.brief.policy, removed=False) if supply.desired is not None else None
+        order = self._removal(target)
+        return Leaving(policy=order.policy, removed=True) if order is not None else None
+
+    async def _end(self, target: TargetId) -> None:
+        """Nothing of a target is left here: it was drained, or left the inventory."""
+        supply = self._commons.feed.supplies.get(target)
+        if supply is None:
+            await self._forget(target)
+        elif await self._commons.feed.note_emptied(target):
+            self._note(target, "prune", "Drained", f"nothing of {target.app} is left on this cluster")
+        for needed in supply.target.depends_on if supply is not None else ():
+            self.mark(needed)
 
     async def _forget(self, target: TargetId) -> None:
         """Drop a target that left the inventory and holds nothing any more."""
@@ -274,6 +319,9 @@ class Link:
         supply = self._commons.feed.supplies.get(target)
         if supply is None:
             return self._removal(target)
+        if self.drain(target) is not None:
+            progress.admitted = progress.gate = None
+            return drain_order(supply, writable=self.paused(target) is None and not self._drains_first(target))
         self._admit(progress, supply)
         writable = supply.brief.policy.write and self.paused(target) is None
         return Order(
@@ -307,7 +355,7 @@ class Link:
             return
         row = self._commons.feed.rows.get(progress.target)
         had = {row.applied_digest if row else "", progress.admitted.digest if progress.admitted else ""}
-        if desired.digest not in had:
+        if desired.digest not in had and supply.hold is None:  # the way back waits for nobody
             progress.gate = self._missing_dependency(supply)
         if progress.gate is None:
             progress.admitted = desired
@@ -340,23 +388,42 @@ class Link:
         self._wake_at(target, pause.until)
         return Why(reason="Paused", message=f"{pause.scope} by {pause.actor}: {pause.reason}")
 
+    def drain(self, target: TargetId) -> Drain | None:
+        """Return what says that nothing of a target shall be here; None when nothing does."""
+        return find_drain(self._commons.drains(), target)
+
+    def _drains_first(self, target: TargetId) -> list[TargetId]:
+        """List the apps that need this one and are still being drained: their finalizers may need it to the end."""
+        return sorted(
+            other
+            for other, supply in self._commons.feed.supplies.items()
+            if target in supply.target.depends_on and self.drain(other) is not None and self._around.ledgers.get(other)
+        )
+
+    def held(self, target: TargetId) -> Why | None:
+        """Say why nothing is applied to a target: paused or drained; None when it runs."""
+        paused, drain = self.paused(target), self.drain(target)
+        if paused is not None or drain is None:
+            return paused
+        return explain_drain(drain, len(self._around.ledgers.get(target, {})), self._drains_first(target))
+
     def _wake_at(self, target: TargetId, at: datetime | None) -> None:
         if at is not None and self._runner is not None:
             self._runner.mark_later(target, max((at - self._commons.clock.now()).total_seconds(), 0.0) + 0.1)
 
-    def _api_of(self, target: TargetId) -> KubeApi:
+    def api_of(self, target: TargetId) -> Tenant:
+        """Return the API with the rights that a target's objects are written with."""
         supply = self._commons.feed.supplies.get(target)
         if supply is not None:
-            brief: Brief | None = supply.brief
-        else:
-            row = self._commons.feed.rows.get(target)
-            brief = Brief.decode(row.policy) if row is not None else None
-        impersonation = brief.impersonation if brief is not None else None
-        return self.api.acting_as(impersonation) if impersonation is not None else self.api
+            return self._tenants.of(supply.brief.impersonation)
+        row = self._commons.feed.rows.get(target)
+        return self._tenants.of(Brief.decode(row.policy).impersonation if row is not None else None)
 
     def _wants(self, key: ObjectKey, holder: TargetId) -> bool:
         """Tell whether a target desires an object; one that has not been rendered yet keeps what it holds."""
         supply = self._commons.feed.supplies.get(holder)
+        if self.drain(holder) is not None:
+            return False
         if supply is None:
             inventory = self._commons.inventory()
             return not (inventory is not None and inventory.authoritative and holder not in inventory.targets)
@@ -380,7 +447,8 @@ class Link:
         kinds = {key.group_kind for rows in self._around.ledgers.values() for key in rows}
         for target, supply in self._commons.feed.supplies.items():
             if target.cluster == self.cluster and supply.desired is not None:
-                kinds |= {m.key.group_kind for m in supply.desired.manifests}
+                policy = supply.brief.policy
+                kinds |= {m.key.group_kind for m in supply.desired.manifests if not_allowed(policy, m) is None}
         return kinds
 
     def _awaited(self) -> Iterable[ObjectKey]:
@@ -458,7 +526,7 @@ class Link:
         if progress is None:
             return
         progress.summarise(self.live.get)
-        condition = judge(progress, self._commons.feed.supplies.get(target), self.paused(target))
+        condition = judge(progress, self._commons.feed.supplies.get(target), self.held(target))
         if (condition.state, condition.reason) != (progress.condition.state, progress.condition.reason):
             self._note_state(progress, condition)
             progress.since = self._commons.clock.now()

@@ -58,7 +58,11 @@ def judge(progress: Progress, supply: Supply | None, paused: Why | None) -> Cond
             failed=_failed(progress, supply) or summary.failed,
             paused=paused,
             drifted=summary.drifted,
-            waiting=progress.gate or _undelivered(supply) or summary.waiting or _report_only(progress),
+            waiting=_held(progress)
+            or progress.gate
+            or _undelivered(supply)
+            or summary.waiting
+            or _report_only(progress),
             degraded=summary.degraded,
             progressing=_retrying(progress)
             or summary.progressing
@@ -82,6 +86,11 @@ def _failed(progress: Progress, supply: Supply | None) -> Why | None:
 def _undelivered(supply: Supply | None) -> Why | None:
     failure = supply.failure if supply else None
     return Why(reason=failure.reason, message=failure.message) if failure is not None else None
+
+
+def _held(progress: Progress) -> Why | None:
+    held = progress.report.held if progress.report is not None else None
+    return Why(reason=held.reason, message=held.message) if held is not None else None
 
 
 def _retrying(progress: Progress) -> Why | None:

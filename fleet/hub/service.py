@@ -6,22 +6,36 @@ from datetime import datetime
 
 import msgspec
 
-from fleet.clock import Clock
+from fleet.clock import Clock, format_at
 from fleet.errors import FleetError, NotFound, TargetError
+from fleet.hub.audit import Auditor, audit_row, audit_verdict
 from fleet.hub.board import Board, pause_row
+from fleet.hub.custody import Custody
+from fleet.hub.deletion import Deletions, approved_row
 from fleet.hub.event import StoredEvents
+from fleet.hub.guard import Approvals
+from fleet.hub.history import History
 from fleet.hub.inspect import Inspector
 from fleet.hub.pods import WORKLOADS
 from fleet.hub.session import Session
 from fleet.hub.supervisor import Supervisor
+from fleet.hub.tenant import Tenant
 from fleet.hub.view import (
     Actor,
+    ApprovalRow,
     AppRow,
+    AuditRow,
+    AuditVerdict,
     Check,
     ClusterRow,
+    DrainRow,
+    HoldRequest,
+    HoldRow,
+    Manifests,
     PauseRequest,
     PauseRow,
     PlannedRow,
+    ReleaseRow,
     Rendering,
     Status,
     SyncRequest,
@@ -31,6 +45,9 @@ from fleet.hub.view import (
 )
 from fleet.kube.gate import Priority
 from fleet.object import GroupKind, ObjectKey, TargetId
+from fleet.store.audit import AuditStore
+from fleet.store.cluster import ClusterStore
+from fleet.store.drain import DrainStore
 from fleet.store.event import Event, EventStore
 from fleet.store.pause import PauseStore
 from fleet.store.token import Role, Token, TokenStore
@@ -38,6 +55,8 @@ from fleet.store.token import Role, Token, TokenStore
 RESTARTED_AT = ("metadata", "annotations", "kubectl.kubernetes.io/restartedAt")
 RESTARTABLE = WORKLOADS - {GroupKind("batch", "Job")}
 USE_NOTED_S = 60.0
+AUDITED = 20
+"""So many objects of an approved deletion are named in the audit log; the digest stands for all."""
 
 
 class HubService:
@@ -49,19 +68,30 @@ class HubService:
         supervisor: Supervisor,
         board: Board,
         inspector: Inspector,
+        history: History,
         events: StoredEvents,
         event_store: EventStore,
         pauses: PauseStore,
+        approvals: Approvals,
+        clusters: ClusterStore,
+        drains: DrainStore,
         tokens: TokenStore,
+        audits: AuditStore,
+        auditor: Auditor,
         clock: Clock,
     ) -> None:
         self._supervisor = supervisor
         self._board = board
         self._inspector = inspector
+        self._history = history
         self._events = events
         self._event_store = event_store
         self._pauses = pauses
+        self._deletions = Deletions(supervisor, approvals)
+        self._auditor = auditor
+        self._custody = Custody(supervisor, board, clusters, drains, auditor)
         self._tokens = tokens
+        self._audits = audits
         self._clock = clock
         self._used: dict[str, float] = {}
         self.stopping = False
@@ -100,7 +130,12 @@ class HubService:
 
     async def sync(self, request: SyncRequest, actor: Actor) -> Sequence[TargetRow]:
         """Fetch, wait until what came is rendered, and reconcile; returns before clusters are done."""
-        self._audit("Sync", actor, "fetch and reconcile now", cluster=request.cluster, app=request.app)
+        async with self._auditor.act(
+            "Sync", actor, subject="fetch and reconcile now", cluster=request.cluster, app=request.app
+        ):
+            return await self._sync(request)
+
+    async def _sync(self, request: SyncRequest) -> Sequence[TargetRow]:
         inventory = self._supervisor.inventory
         targets = [
             t
@@ -118,26 +153,46 @@ class HubService:
 
     async def pause(self, request: PauseRequest, actor: Actor) -> PauseRow:
         """Pause durably. Idempotent."""
-        pause = await self._pauses.add(
+        async with self._auditor.act(
+            "Paused",
+            actor,
+            request.reason,
+            subject=_scope(request),
             cluster=request.cluster,
             app=request.app,
-            environment=request.environment,
-            reason=request.reason,
-            actor=actor.name,
-            until=request.until,
-        )
-        self._audit("Paused", actor, f"{pause.scope}: {request.reason}", cluster=request.cluster, app=request.app)
-        await self._reload_pauses()
+            before=await self._paused(request),
+            after={"pause": request.reason, "until": format_at(request.until) if request.until else ""},
+        ):
+            pause = await self._pauses.add(
+                cluster=request.cluster,
+                app=request.app,
+                environment=request.environment,
+                reason=request.reason,
+                actor=actor.name,
+                until=request.until,
+            )
+            await self._reload_pauses()
         return pause_row(pause)
+
+    async def _paused(self, request: PauseRequest) -> dict[str, str]:
+        """Tell the audit log which pause of exactly this scope is in force; nothing when there is none."""
+        for pause in await self._pauses.load():
+            if (pause.cluster, pause.app, pause.environment) == (request.cluster, request.app, request.environment):
+                until = format_at(pause.until) if pause.until else ""
+                return {"pause": pause.reason, "by": pause.actor, "until": until}
+        return {}
 
     async def resume(self, request: PauseRequest, actor: Actor) -> int:
         """End the pause of exactly this scope; returns how many ended. Raises: TargetError when a file sets it."""
-        ended = await self._pauses.remove(cluster=request.cluster, app=request.app, environment=request.environment)
-        if not ended:
+        before = await self._paused(request)
+        if not before:
             self._refuse_file_pause(request)
             return 0
-        self._audit("Resumed", actor, "the pause is over", cluster=request.cluster, app=request.app)
-        await self._reload_pauses()
+        async with self._auditor.act(
+            "Resumed", actor, subject=_scope(request), cluster=request.cluster, app=request.app, before=before
+        ):
+            ended = await self._pauses.remove(cluster=request.cluster, app=request.app, environment=request.environment)
+            await self._reload_pauses()
         return ended
 
     def _refuse_file_pause(self, request: PauseRequest) -> None:
@@ -166,26 +221,95 @@ class HubService:
             raise TargetError(
                 f"app {app} has no such Deployment, StatefulSet or DaemonSet on {cluster}", reason="NotFound"
             )
-        self._audit("Restarted", actor, ", ".join(map(str, keys)), cluster=cluster, app=app)
-        for key in keys:
-            await self._restart_one(session, key)
+        named = ", ".join(map(str, keys))
+        async with self._auditor.act("Restarted", actor, subject=named, cluster=cluster, app=app):
+            for key in keys:
+                await self._restart_one(session.link.api_of(target), key)
         return len(keys)
 
     def _workloads(self, session: Session, target: TargetId) -> list[ObjectKey]:
         report = session.progress[target].report if target in session.progress else None
         return [c.key for c in (report.changes if report else ()) if c.key.group_kind in RESTARTABLE]
 
-    async def _restart_one(self, session: Session, key: ObjectKey) -> None:
+    async def _restart_one(self, api: Tenant, key: ObjectKey) -> None:
         """Set the annotation that kubectl sets; under our own manager it is nobody's drift."""
-        assert session.link is not None
-        found = await session.link.api.get(key, priority=Priority.USER)
+        found = await api.get(key, priority=Priority.USER)
         if found is None or found.body is None:
             raise NotFound("it is not in the cluster", subject=str(key))
         template = msgspec.json.decode(found.body)["spec"]["template"]
         metadata = template.setdefault("metadata", {})
         annotations = {**(metadata.get("annotations") or {}), RESTARTED_AT[-1]: self._clock.now().isoformat()}
         patch = [{"op": "add", "path": "/spec/template/metadata/annotations", "value": annotations}]
-        await session.link.api.patch_json(key, patch, priority=Priority.USER)
+        await api.patch_json(key, patch, priority=Priority.USER)
+
+    async def accept_cluster(self, name: str, *, uid: str, reason: str, actor: Actor) -> ClusterRow:
+        """Take the cluster that answers for the one known by this name. Raises: TargetError."""
+        return await self._custody.accept(name, uid=uid, reason=reason, actor=actor)
+
+    async def take_over_cluster(self, name: str, *, reason: str, actor: Actor) -> ClusterRow:
+        """Take a cluster from the hub that holds it. Raises: TargetError when no other hub holds it."""
+        return await self._custody.take_over(name, reason=reason, actor=actor)
+
+    async def drain_cluster(self, name: str, app: str, *, reason: str, actor: Actor) -> DrainRow:
+        """Delete what was applied to a cluster, of one app or of all, and keep it away. Idempotent."""
+        return await self._custody.drain(name, app, reason=reason, actor=actor)
+
+    async def undrain_cluster(self, name: str, app: str, *, actor: Actor) -> int:
+        """End the drain of exactly this scope; returns how many ended. Raises: TargetError DrainedAsAWhole."""
+        return await self._custody.undrain(name, app, actor=actor)
+
+    def cluster_manifests(self, name: str) -> Manifests:
+        """Write the rights that the hub and the apps of a cluster need. Raises: TargetError."""
+        return self._custody.manifests(name)
+
+    def approvals(self) -> Sequence[ApprovalRow]:
+        """Deletions that wait for approval, by cluster and app; then those approved and not over yet."""
+        return self._deletions.rows()
+
+    async def approve(self, cluster: str, app: str, *, digest: str, reason: str, actor: Actor) -> ApprovalRow:
+        """Allow exactly the deletion of this digest. Idempotent. Raises: TargetError NothingHeld, ApprovalStale."""
+        target = TargetId(cluster, app)
+        subject = f"deletion {digest}"
+        async with self._auditor.act("Approved", actor, reason, subject=subject, cluster=cluster, app=app) as act:
+            row = approved_row(await self._deletions.approve(target, digest, reason=reason, actor=actor.name))
+            named = ", ".join(row.objects[:AUDITED]) + (", ..." if row.count > AUDITED else "")
+            act.after = {"count": str(row.count), "objects": named}
+        return row
+
+    async def prune(self, cluster: str, app: str, *, reason: str, actor: Actor) -> int:
+        """Prune although a failed apply blocks it; returns how many objects are meant, before they are gone.
+
+        Raises: KubeError, TargetError when the target may not be written, or a deletion needs an approval first.
+        """
+        target = TargetId(cluster, app)
+        count = self._deletions.check_prune(target)
+        if count:
+            subject = f"{count} objects"
+            async with self._auditor.act("PruneNow", actor, reason, subject=subject, cluster=cluster, app=app):
+                self._deletions.prune(target)
+        return count
+
+    async def releases(self, app: str) -> Sequence[ReleaseRow]:
+        """List an app's releases, newest first."""
+        return await self._history.releases(app)
+
+    async def rollback(self, request: HoldRequest, actor: Actor) -> HoldRow:
+        """Hold targets at an earlier release, durably. Idempotent. Raises: TargetError, SourceError, RenderError."""
+        async with self._auditor.act("Held", actor, request.reason, cluster=request.cluster, app=request.app) as act:
+            row = await self._history.rollback(request, actor.name)
+            act.after = {"scope": row.scope, "release": row.release}
+        return row
+
+    async def unhold(self, request: HoldRequest, actor: Actor) -> int:
+        """End the hold of exactly this scope; returns how many ended. Raises: TargetError when others hold it."""
+        async with self._auditor.act("Unheld", actor, cluster=request.cluster, app=request.app) as act:
+            ended = await self._history.unhold(request)
+            act.result = f"done: {ended} holds ended"
+        return ended
+
+    async def targets_at(self, moment: datetime) -> Sequence[TargetRow]:
+        """Say which release every target had at a past moment; rows have no state."""
+        return await self._history.at(moment)
 
     async def events(
         self, *, since: int = -1, limit: int = 100, cluster: str = "", app: str = "", kind: str = ""
@@ -203,11 +327,12 @@ class HubService:
         self, name: str, role: Role, environments: Sequence[str], expires_at: datetime | None, actor: Actor
     ) -> str:
         """Make a token; returns its secret once. Raises: StoreError TokenExists."""
-        secret = await self._tokens.create(
-            name, role, environments=environments, expires_at=expires_at, created_by=actor.name
-        )
-        self._audit("TokenCreated", actor, f"token {name} with role {role.value}")
-        return secret
+        after = {"role": role.value, "environments": ",".join(environments) or "all"}
+        after["expires"] = format_at(expires_at) if expires_at else "never"
+        async with self._auditor.act("TokenCreated", actor, subject=f"token {name}", after=after):
+            return await self._tokens.create(
+                name, role, environments=environments, expires_at=expires_at, created_by=actor.name
+            )
 
     async def tokens(self) -> Sequence[Token]:
         """List tokens."""
@@ -215,10 +340,30 @@ class HubService:
 
     async def revoke_token(self, name: str, actor: Actor) -> bool:
         """Revoke a token."""
-        revoked = await self._tokens.revoke(name)
-        if revoked:
-            self._audit("TokenRevoked", actor, f"token {name}")
-        return revoked
+        known = next((token for token in await self._tokens.list() if token.name == name), None)
+        if known is None:
+            return False
+        before = {"role": known.role.value, "revoked": format_at(known.revoked_at) if known.revoked_at else ""}
+        async with self._auditor.act("TokenRevoked", actor, subject=f"token {name}", before=before):
+            return await self._tokens.revoke(name)
+
+    async def audit(
+        self,
+        *,
+        since: datetime | None = None,
+        after: int = -1,
+        limit: int = 100,
+        actor: str = "",
+        app: str = "",
+        cluster: str = "",
+    ) -> Sequence[AuditRow]:
+        """Read acts, oldest first: those after a number or a time, or, with neither, the newest."""
+        found = await self._audits.list(since=since, after=after, limit=limit, actor=actor, app=app, cluster=cluster)
+        return [audit_row(recorded) for recorded in found]
+
+    async def verify_audit(self, head: str = "") -> AuditVerdict:
+        """Walk the audit log's chain; `head` is that of an earlier walk, which must still be in it."""
+        return audit_verdict(await self._audits.verify(head))
 
     async def authenticate(self, secret: str) -> Actor:
         """Return whose token this is. Raises: FleetError with reason TokenUnknown, TokenExpired or TokenRevoked."""
@@ -250,18 +395,10 @@ class HubService:
         """Tell whether the event loop is turning: whoever gets an answer knows that it is."""
         return True
 
-    def _audit(self, reason: str, actor: Actor, message: str, *, cluster: str = "", app: str = "") -> None:
-        self._events.append(
-            Event(
-                at=self._clock.now(),
-                kind="audit",
-                reason=reason,
-                message=message,
-                cluster=cluster,
-                app=app,
-                actor=actor.name,
-            )
-        )
+
+def _scope(request: PauseRequest) -> str:
+    parts = [("cluster", request.cluster), ("app", request.app), ("environment", request.environment)]
+    return ", ".join(f"{word} {name}" for word, name in parts if name) or "the whole fleet"
 
 
 def _is_meant(key: ObjectKey, kind: str, namespace: str, name: str) -> bool:

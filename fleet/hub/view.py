@@ -73,6 +73,8 @@ class TargetRow(Row, frozen=True, kw_only=True):
     objects: ObjectCounts
     labels: dict[str, str] = {}
     """The cluster's labels, for selectors."""
+    hold: str = ""
+    """What keeps it at an earlier release: who and why; empty when it follows Git."""
 
 
 class TargetDetail(Row, frozen=True, kw_only=True):
@@ -106,6 +108,8 @@ class ClusterRow(Row, frozen=True, kw_only=True):
     objects: int
     watches: int
     clock_skew_s: float = 0.0
+    drained: str = ""
+    """What is kept away from it on purpose, by whom and why; empty for nothing."""
 
 
 class AppRow(Row, frozen=True, kw_only=True):
@@ -161,6 +165,86 @@ class PauseRow(Row, frozen=True, kw_only=True):
     """`file` (set in the inventory; only there to be removed) or `command`."""
 
 
+class DrainRow(Row, frozen=True, kw_only=True):
+    """What was taken off a cluster on purpose, and stays away."""
+
+    cluster: str
+    app: str
+    """Empty: every app."""
+    reason: str
+    actor: str
+    since: str
+    objects: int
+    """How many are still there, as far as is known."""
+
+
+class Manifests(Row, frozen=True, kw_only=True):
+    """Manifests that give the hub and the apps of a cluster the rights they need."""
+
+    cluster: str
+    manifests: tuple[str, ...]
+    """YAML-ready JSON texts."""
+    missing: tuple[str, ...] = ()
+    """Apps that could not be rendered: what they need is not known."""
+
+
+class ApprovalRow(Row, frozen=True, kw_only=True):
+    """A deletion that waits for approval, or one that was approved and is not over yet."""
+
+    cluster: str
+    app: str
+    state: str
+    """`waiting` or `approved`."""
+    digest: str
+    """Of the objects; an approval names it."""
+    count: int
+    objects: tuple[str, ...]
+    """What would be deleted: `KIND NAMESPACE/NAME`."""
+    reason: str
+    """While waiting `MassChange` or `EmptyRender`; then what the approver said."""
+    message: str
+    actor: str
+    """Who approved; empty while waiting."""
+    since: str
+
+
+class HoldRow(Row, frozen=True, kw_only=True):
+    """One hold in force: targets that stay at a release instead of following Git."""
+
+    scope: str
+    app: str
+    environment: str
+    cluster: str
+    release: str
+    """`shop#41`."""
+    reason: str
+    actor: str
+    since: str
+
+
+class ReleaseRow(Row, frozen=True, kw_only=True):
+    """One release of an app. Objects are `KIND NAMESPACE/NAME`, against the release before it, over all clusters."""
+
+    app: str
+    number: int
+    release: str
+    """`shop#42`."""
+    repository: str
+    revision: str
+    reason: str
+    """`First`, `Commit`, `Inventory` or `Joined`."""
+    created_at: str
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    runs_on: tuple[str, ...]
+    """Clusters that have it now."""
+    good_on: tuple[str, ...]
+    """Clusters that had all of it once, for which it is kept."""
+    holds: tuple[str, ...]
+    """Scopes that are held at it."""
+
+
 class Status(Row, frozen=True, kw_only=True):
     """Everything at a glance."""
 
@@ -174,6 +258,7 @@ class Status(Row, frozen=True, kw_only=True):
     repositories: tuple[RepositoryRow, ...]
     problems: tuple[ProblemRow, ...]
     pauses: tuple[PauseRow, ...]
+    holds: tuple[HoldRow, ...] = ()
 
 
 class PlannedRow(Row, frozen=True, kw_only=True):
@@ -233,6 +318,40 @@ class Rendering(Row, frozen=True, kw_only=True):
     """Variable -> `App`, `Environment`, `Cluster` or `override`, with its file."""
 
 
+class AuditRow(Row, frozen=True, kw_only=True):
+    """One act that changed something, or was to."""
+
+    seq: int
+    at: str
+    actor: str
+    """The token's name."""
+    action: str
+    cluster: str
+    app: str
+    subject: str
+    """What it was done to, in words, where cluster and app do not say it."""
+    reason: str
+    """What the actor said."""
+    before: dict[str, str]
+    after: dict[str, str]
+    result: str
+    """`done`, or what failed; empty while it is under way, or when the hub ended before it did."""
+    finished_at: str
+    hash: str
+
+
+class AuditVerdict(Row, frozen=True, kw_only=True):
+    """What a walk along the audit log's chain found."""
+
+    intact: bool
+    rows: int
+    head: str
+    """`SEQ:HASH` of the last row that is as it was written; a later walk can be asked whether it is still there."""
+    broken: int
+    """Number of the first row that is not as it was written; 0 = none."""
+    message: str
+
+
 class Check(Row, frozen=True, kw_only=True):
     """One line of `/readyz?verbose`."""
 
@@ -259,6 +378,17 @@ class PauseRequest:
     app: str = ""
     environment: str = ""
     until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRequest:
+    """Which targets of an app to hold or to let go. `to` is `42`, `shop#42` or a commit; empty = the good release before."""
+
+    app: str
+    environment: str = ""
+    cluster: str = ""
+    to: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +451,63 @@ class Hub(Protocol):
         """Restart workloads of a target (all when `kind` is empty); returns how many. Raises: KubeError, TargetError."""
         ...
 
+    async def accept_cluster(self, name: str, *, uid: str, reason: str, actor: Actor) -> ClusterRow:
+        """Take the cluster that answers for the one known by this name: its ledger starts empty. Idempotent.
+
+        Raises: TargetError when the uid is not that of the cluster which answers, or a file pins another.
+        """
+        ...
+
+    async def take_over_cluster(self, name: str, *, reason: str, actor: Actor) -> ClusterRow:
+        """Take a cluster from the hub that holds it. Raises: TargetError when no other hub holds it."""
+        ...
+
+    async def drain_cluster(self, name: str, app: str, *, reason: str, actor: Actor) -> DrainRow:
+        """Delete what was applied to a cluster, of one app or of all, and keep it away. Idempotent."""
+        ...
+
+    async def undrain_cluster(self, name: str, app: str, *, actor: Actor) -> int:
+        """End the drain of exactly this scope; returns how many ended. Raises: TargetError DrainedAsAWhole."""
+        ...
+
+    def cluster_manifests(self, name: str) -> Manifests:
+        """Write the rights that the hub and the apps of a cluster need. Raises: TargetError."""
+        ...
+
+    def approvals(self) -> Sequence[ApprovalRow]:
+        """Deletions that wait for approval, by cluster and app; then those approved and not over yet."""
+        ...
+
+    async def approve(self, cluster: str, app: str, *, digest: str, reason: str, actor: Actor) -> ApprovalRow:
+        """Allow exactly the deletion of this digest. Idempotent. Raises: TargetError NothingHeld, ApprovalStale."""
+        ...
+
+    async def prune(self, cluster: str, app: str, *, reason: str, actor: Actor) -> int:
+        """Prune although a failed apply blocks it; returns how many objects are meant, before they are gone.
+
+        Raises: KubeError, TargetError when the target may not be written, or a deletion needs an approval first.
+        """
+        ...
+
+    async def releases(self, app: str) -> Sequence[ReleaseRow]:
+        """List an app's releases, newest first."""
+        ...
+
+    async def rollback(self, request: HoldRequest, actor: Actor) -> HoldRow:
+        """Hold targets at an earlier release, durably. Idempotent.
+
+        Raises: TargetError when there is no such release or target; SourceError, RenderError when it is not to be had.
+        """
+        ...
+
+    async def unhold(self, request: HoldRequest, actor: Actor) -> int:
+        """End the hold of exactly this scope; returns how many ended. Raises: TargetError when others hold it."""
+        ...
+
+    async def targets_at(self, moment: datetime) -> Sequence[TargetRow]:
+        """Say which release every target had at a past moment; rows have no state."""
+        ...
+
     async def events(
         self, *, since: int = -1, limit: int = 100, cluster: str = "", app: str = "", kind: str = ""
     ) -> Sequence[Event]:
@@ -343,6 +530,23 @@ class Hub(Protocol):
 
     async def revoke_token(self, name: str, actor: Actor) -> bool:
         """Revoke a token."""
+        ...
+
+    async def audit(
+        self,
+        *,
+        since: datetime | None = None,
+        after: int = -1,
+        limit: int = 100,
+        actor: str = "",
+        app: str = "",
+        cluster: str = "",
+    ) -> Sequence[AuditRow]:
+        """Read acts, oldest first: those after a number or a time, or, with neither, the newest."""
+        ...
+
+    async def verify_audit(self, head: str = "") -> AuditVerdict:
+        """Walk the audit log's chain; `head` is that of an earlier walk, which must still be in it."""
         ...
 
     async def authenticate(self, secret: str) -> Actor:

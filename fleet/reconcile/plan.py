@@ -44,6 +44,16 @@ BLOCKING = UNSEEN | FAILURES | {"Terminating"}
 HOLDS_PRUNE = UNSEEN | FAILURES - {"HookUnsupported"}
 """Reasons of a skip of a desired object that keep what left Git from being pruned: it may have been meant to replace it."""
 
+DELIVERY_MANAGERS = (
+    "kustomize-controller",
+    "helm-controller",
+    "helm",
+    "argocd-controller",
+    "argocd-application-controller",
+    "fleetagent",
+)
+"""Field managers of other GitOps tools: what one of them still held after a takeover could not be removed by Git."""
+
 KEPT_KINDS = frozenset(
     {
         GroupKind("", "Namespace"),
@@ -127,8 +137,9 @@ def unseen(view: View) -> list[ObjectKey]:
     """List desired objects that are in no ledger and in no watch: they must be looked up by name before planning."""
     return [
         key
-        for key in view.desired
+        for key, m in view.desired.items()
         if _applied(view, key) is None
+        and not_allowed(view.policy, m) is None
         and view.owner(key) in (None, view.target)
         and view.live(key) is None
         and key not in view.found
@@ -233,7 +244,9 @@ def _decide_first(view: View, m: Manifest, change: _Maker, live: LiveObject | No
     refusal = refuse_adoption(m, view.policy, found, view.hub_id) if found is not None else None
     if refusal is not None:
         return change(Action.SKIP, "OwnedElsewhere", refusal)
-    return change(Action.ADOPT, "Adopted", "existed before; fleet takes the fields in Git and leaves the others")
+    mark = foreign_mark(found, view.hub_id) if found is not None else ""
+    before = f"was managed by {mark}" if mark else "existed before"
+    return change(Action.ADOPT, "Adopted", f"{before}; fleet takes the fields in Git and leaves the others")
 
 
 def is_left_behind(view: View, found: Observed) -> bool:
@@ -264,6 +277,8 @@ def foreign_mark(found: Observed, hub_id: str) -> str:
         return "Flux"
     if "argocd.argoproj.io/tracking-id" in annotations or "argocd.argoproj.io/instance" in labels:
         return "Argo CD"
+    if "app.kubernetes.io/instance" in labels and any(e.manager.startswith("argocd-") for e in found.managed):
+        return "Argo CD"  # its tracking by label, the default before 3.0; charts set that label, too
     if labels.get("app.kubernetes.io/managed-by") == "Helm" and "meta.helm.sh/release-name" in annotations:
         return f"Helm release {annotations['meta.helm.sh/release-name']}"
     if any(name.startswith("objectset.rio.cattle.io/") for name in (*labels, *annotations)):
@@ -351,18 +366,19 @@ def _decide_left(view: View, key: ObjectKey) -> Change:
         return change(Action.SKIP, "HandedOver", f"left to app {other.app}, which has it in Git now")
     if not live.ours or live.part_of != view.part_of:
         return change(Action.PRUNE, "NotOurs", "no longer carries our marks; left as it is", orphan=True)
-    keep = _keep_reason(view, key, live)
+    keep = keep_reason(view.policy, key, live, removed=view.removed)
     if keep:
         return change(Action.PRUNE, "Orphaned", keep, orphan=True)
     return change(Action.PRUNE, "NotInGit", "no longer in Git")
 
 
-def _keep_reason(view: View, key: ObjectKey, live: LiveObject) -> str:
+def keep_reason(policy: Policy, key: ObjectKey, live: LiveObject, *, removed: bool) -> str:
+    """Say why an object that left Git is let go and not deleted; empty when it is deleted."""
     if not live.flags.prune:
         return "pruning is disabled by an annotation"
-    if view.removed and not view.policy.on_remove_prune:
+    if removed and not policy.on_remove_prune:
         return "its App was removed with onRemove: orphan"
-    if not view.removed and not view.policy.prune:
+    if not removed and not policy.prune:
         return "its App has prune: false"
     if key.group_kind in KEPT_KINDS:
         return f"a {key.kind} is never deleted by itself; delete it by hand when its data may go"

@@ -72,7 +72,7 @@ def summarise_object(report: Report, change: Change, live: LiveObject | None) ->
             change=change,
             health=verdict.health,
             reason=error.reason,
-            message=error.message,
+            message="; ".join(filter(None, (error.message, report.hints.get(change.key)))),
             failed=not waiting,
             drifted=drifted,
             waiting=waiting,

@@ -16,6 +16,7 @@ from fleet.object import Apply, GroupKind, Manifest, ObjectKey, TargetId
 from fleet.reconcile.applyset import set_id
 from fleet.reconcile.carry import Result, Site, carry_prunes, carry_writes, definition_of
 from fleet.reconcile.drift import Contest
+from fleet.reconcile.guard import Hold, explain_refusals
 from fleet.reconcile.live import Drift, Live
 from fleet.reconcile.lookup import Found, look_up
 from fleet.reconcile.parent import Parent
@@ -60,6 +61,8 @@ class Order:
     writable: bool = True
     """False while paused or report-only: plan and show."""
     prune_now: bool = False
+    guarded: bool = True
+    """False: somebody asked for the deletion by name, and no approval is needed beside that."""
     prune_later: bool = False
     """News of other apps are on their way: what this one lost may have moved there."""
 
@@ -81,6 +84,8 @@ class Report:
     order: Order
     changes: tuple[Change, ...] = ()
     failures: Mapping[ObjectKey, FleetError] = field(default_factory=dict)
+    hints: Mapping[ObjectKey, str] = field(default_factory=dict)
+    """What to do about a failure, beside its own message."""
     waits_for: frozenset[ObjectKey] = frozenset()
     contested: Mapping[ObjectKey, Contest] = field(default_factory=dict)
     complete: bool = False
@@ -89,6 +94,8 @@ class Report:
     pruned: int = 0
     wake_in_s: float | None = None
     notes: tuple[Note, ...] = ()
+    held: Hold | None = None
+    """Why nothing was pruned although it could have been: a person must approve it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +121,8 @@ class Surroundings:
     """Which other target desires an object."""
     former_hubs: frozenset[str] = frozenset()
     """Hubs that the cluster was taken over from: what they left of this target is ours."""
+    guard: Callable[[TargetId, Order, Plan], Hold | None] = lambda _target, _order, _plan: None
+    """Whether a prune waits for approval."""
     system: ClusterApi | None = None
     """The hub's own identity, for what is in `fleet-system`: an App that impersonates a tenant may not write there."""
 
@@ -157,11 +166,13 @@ class Target:
             plan = await self._plan(order, notes)
         written = await self._write(site, plan, order, notes)
         plan = plan_target(self._view(order))
-        pruned = await self._prune(site, plan, order, notes)
+        prunes = self._ready_prunes(plan, order)
+        held = self._around.guard(self.id, order, plan) if prunes else None
+        pruned = await self._prune(site, prunes, notes) if held is None else 0
         if pruned:
             plan = plan_target(self._view(order))
         await self._tend_parent(site, order, plan, pruned)
-        return self._report(order, plan, notes, written=written, pruned=pruned)
+        return self._report(order, plan, notes, written=written, pruned=pruned, held=held)
 
     async def plan_only(self, order: Order) -> Plan:
         """Plan without writing anything, for people who want to see it."""
@@ -372,10 +383,14 @@ class Target:
         """Forget how long failed and contested objects should wait: somebody asked, or what they waited for came."""
         self._patience.forget_waits()
 
-    async def _prune(self, site: Site, plan: Plan, order: Order, notes: list[Note]) -> int:
+    def _ready_prunes(self, plan: Plan, order: Order) -> list[Change]:
         """Prune only after everything desired was applied and everything was seen, or when a person insists."""
-        prunes = [c for c in plan.with_action(Action.PRUNE) if not self._patience.holds(c)]
-        if not prunes or not (order.prune_now or self._may_prune(order, plan.changes)):
+        if not (order.prune_now or self._may_prune(order, plan.changes)):
+            return []
+        return [c for c in plan.with_action(Action.PRUNE) if not self._patience.holds(c)]
+
+    async def _prune(self, site: Site, prunes: Sequence[Change], notes: list[Note]) -> int:
+        if not prunes:
             return 0
         results: list[Result] = []
         try:
@@ -404,10 +419,13 @@ class Target:
         elif pruned and not self._patience.failures and not plan.with_action(Action.PRUNE):
             await self._parent.shrink(site, self.entries)
 
-    def _report(self, order: Order, plan: Plan, notes: list[Note], *, written: int, pruned: int) -> Report:
+    def _report(
+        self, order: Order, plan: Plan, notes: list[Note], *, written: int, pruned: int, held: Hold | None = None
+    ) -> Report:
         self._finish_jobs(plan)
         self._patience.keep(plan.changes)
         failures = self._patience.failures
+        errors = {key: failure.error for key, failure in failures.items()}
         contested = self._patience.contested(change.key for change in plan.changes if change.is_drift)
         arrivals = {failure.waits_for for failure in failures.values() if failure.waits_for is not None}
         arrivals |= {definition_of(c.key.group_kind) for c in plan.changes if c.reason == "MissingKind"}
@@ -420,7 +438,8 @@ class Target:
         return Report(
             order=order,
             changes=plan.changes,
-            failures={key: failure.error for key, failure in failures.items()},
+            failures=errors,
+            hints=explain_refusals(self.id, plan.changes, errors),
             waits_for=frozenset(arrivals),
             contested=contested,
             complete=not pending and not blocked and not failures,
@@ -428,6 +447,7 @@ class Target:
             pruned=pruned,
             wake_in_s=max(min(waits), 0.05) if waits else None,
             notes=tuple(notes),
+            held=held,
         )
 
     def _finish_jobs(self, plan: Plan) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 from aiohttp import web
 
 from fleet.hub.view import (
+    ApprovalRow,
     AppRow,
     ClusterRow,
+    DrainRow,
     Hub,
+    Manifests,
     PauseRow,
     PlannedRow,
     Rendering,
@@ -18,17 +21,22 @@ from fleet.hub.view import (
     TargetRow,
     WhereRow,
 )
-from fleet.server import read, verb
+from fleet.server import custody, read, verb
 from fleet.server.answer import Exit
 from fleet.server.identity import Gate
 from fleet.server.intake import read_body, read_query
 from fleet.server.model import (
+    AcceptBody,
+    ApproveBody,
+    DrainBody,
     EventFilter,
     Filter,
     NewToken,
     Page,
     Paging,
     PauseBody,
+    PruneBody,
+    Pruning,
     RepositoryFilter,
     RestartBody,
     Restarted,
@@ -39,6 +47,8 @@ from fleet.server.model import (
     SyncBody,
     TargetAnswer,
     TokenBody,
+    UndrainBody,
+    Undrained,
     Whoami,
 )
 from fleet.server.operation import PREFIX, Call, Operation
@@ -70,6 +80,55 @@ OPERATIONS: tuple[Operation, ...] = (
         carry_out=read.get_cluster,
         answers=ClusterRow,
         refusals=(404,),
+    ),
+    Operation(
+        method="GET",
+        path="/clusters/{name}/manifests",
+        summary="The RBAC that the hub and the apps of a cluster need",
+        carry_out=custody.get_manifests,
+        answers=Manifests,
+        refusals=(404,),
+    ),
+    Operation(
+        method="POST",
+        path="/clusters/{name}/accept",
+        summary="Accept another cluster under this name",
+        carry_out=custody.accept_cluster,
+        takes=AcceptBody,
+        answers=ClusterRow,
+        needs=Role.ADMIN,
+        refusals=(404, 409),
+    ),
+    Operation(
+        method="POST",
+        path="/clusters/{name}/takeover",
+        summary="Take a cluster from another hub",
+        carry_out=custody.take_over_cluster,
+        takes=ReasonBody,
+        answers=ClusterRow,
+        needs=Role.ADMIN,
+        refusals=(404, 409),
+    ),
+    Operation(
+        method="POST",
+        path="/clusters/{name}/drain",
+        summary="Delete what was applied to a cluster, and keep it away",
+        carry_out=custody.drain_cluster,
+        takes=DrainBody,
+        answers=DrainRow,
+        needs=Role.ADMIN,
+        status=202,
+        refusals=(404,),
+    ),
+    Operation(
+        method="POST",
+        path="/clusters/{name}/undrain",
+        summary="End a drain",
+        carry_out=custody.undrain_cluster,
+        takes=UndrainBody,
+        answers=Undrained,
+        needs=Role.ADMIN,
+        refusals=(409,),
     ),
     Operation(method="GET", path="/apps", summary="Apps", carry_out=read.list_apps, takes=Filter, answers=Page[AppRow]),
     Operation(
@@ -140,6 +199,14 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=Paging,
         answers=Page[PauseRow],
     ),
+    Operation(
+        method="GET",
+        path="/approvals",
+        summary="Deletions that wait for approval",
+        carry_out=read.list_approvals,
+        takes=Paging,
+        answers=Page[ApprovalRow],
+    ),
     Operation(method="GET", path="/whoami", summary="Who asks", carry_out=read.get_whoami, answers=Whoami),
     Operation(
         method="POST",
@@ -180,6 +247,27 @@ OPERATIONS: tuple[Operation, ...] = (
         takes=RestartBody,
         answers=Restarted,
         needs=Role.OPERATOR,
+        refusals=(404, 409, 502),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_TARGET}/approve",
+        summary="Allow a deletion that is held",
+        carry_out=verb.approve,
+        takes=ApproveBody,
+        answers=ApprovalRow,
+        needs=Role.APPROVER,
+        refusals=(404, 409),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_TARGET}/prune",
+        summary="Prune before a failed apply is mended",
+        carry_out=verb.prune,
+        takes=PruneBody,
+        answers=Pruning,
+        needs=Role.ADMIN,
+        status=202,
         refusals=(404, 409, 502),
     ),
     Operation(

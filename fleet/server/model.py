@@ -21,6 +21,7 @@ ClusterFilter = Annotated[str, Meta(description=f"Clusters{_NAMES}.")]
 _LABEL = "[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
 # the look-ahead keeps Python's $ from passing a last newline; readers of the schema see nothing but the end
 Name = Annotated[str, Meta(pattern=rf"^({_LABEL})?$(?!\n)")]
+Reason = Annotated[str, Meta(min_length=1, max_length=500)]
 TokenName = Annotated[str, Meta(pattern=rf"^{_LABEL}$(?!\n)")]
 
 
@@ -56,6 +57,15 @@ class Filter(PageFilter, frozen=True, kw_only=True):
 
     limit: Limit = 0
     after: Continue = msgspec.field(name="continue", default="")
+
+
+class TargetFilter(Filter, frozen=True, kw_only=True):
+    """Parameters of the list of targets."""
+
+    at: Annotated[
+        str,
+        Meta(description="What ran at a past moment, RFC 3339 or a length of time ago such as 2h: rows have no state."),
+    ] = ""
 
 
 class RepositoryFilter(Paging, frozen=True, kw_only=True):
@@ -110,6 +120,7 @@ class TargetAnswer(Model, frozen=True, kw_only=True):
     release: str
     observed_at: str
     labels: dict[str, str]
+    hold: str
     counts: ObjectCounts
     objects: tuple[ObjectRow, ...]
     target: TargetRow
@@ -159,12 +170,80 @@ class ResumeBody(Model, frozen=True, kw_only=True):
     environment: Name = ""
 
 
+Reason = Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+class ReasonBody(Model, frozen=True, kw_only=True):
+    """Why it is done."""
+
+    reason: Reason
+
+
+class AcceptBody(ReasonBody, frozen=True, kw_only=True):
+    """The identity that is accepted."""
+
+    uid: Annotated[str, Meta(min_length=1, max_length=100, description="Of namespace kube-system.")]
+
+
+class DrainBody(ReasonBody, frozen=True, kw_only=True):
+    """What is drained."""
+
+    app: Annotated[Name, Meta(description="One app; empty = every app.")] = ""
+
+
+class UndrainBody(Model, frozen=True, kw_only=True):
+    """The scope of the drain that is over."""
+
+    app: Annotated[Name, Meta(description="The app that was drained; empty = the whole cluster.")] = ""
+
+
+class Undrained(Model, frozen=True, kw_only=True):
+    """How many drains ended; 0 when none had this scope."""
+
+    undrained: int
+
+
+class HoldBody(Model, frozen=True, kw_only=True):
+    """Targets of an app to hold at an earlier release; without environment and cluster, all of them."""
+
+    app: TokenName
+    environment: Name = ""
+    cluster: Name = ""
+    to: Annotated[
+        str, Meta(max_length=100, description="`42`, `shop#42` or a commit; empty = the last good one before.")
+    ] = ""
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+class UnholdBody(Model, frozen=True, kw_only=True):
+    """The scope of the hold that is over."""
+
+    app: TokenName
+    environment: Name = ""
+    cluster: Name = ""
+
+
 class RestartBody(Model, frozen=True, kw_only=True):
     """Which workloads of a target; empty = all."""
 
     kind: str = ""
     namespace: str = ""
     name: str = ""
+
+
+class ApproveBody(Model, frozen=True, kw_only=True):
+    """What is approved, and why."""
+
+    digest: Annotated[
+        str, Meta(pattern=r"^[0-9a-f]{16}$(?!\n)", description="Of what would be deleted, as /approvals shows it.")
+    ]
+    reason: Reason
+
+
+class PruneBody(Model, frozen=True, kw_only=True):
+    """Why to prune before what fails is mended."""
+
+    reason: Reason
 
 
 class TokenBody(Model, frozen=True, kw_only=True):
@@ -193,10 +272,22 @@ class Resumed(Model, frozen=True, kw_only=True):
     resumed: int
 
 
+class Unheld(Model, frozen=True, kw_only=True):
+    """How many holds ended; 0 when none had this scope."""
+
+    unheld: int
+
+
 class Restarted(Model, frozen=True, kw_only=True):
     """How many workloads restart."""
 
     restarted: int
+
+
+class Pruning(Model, frozen=True, kw_only=True):
+    """How many objects are pruned or let go; 0 when nothing is left to prune."""
+
+    pruning: int
 
 
 class Revoked(Model, frozen=True, kw_only=True):

@@ -5,10 +5,13 @@ from typing import TypeVar
 
 from fleet.errors import RequestError, TargetError
 from fleet.hub.view import (
+    ApprovalRow,
     AppRow,
     ClusterRow,
+    HoldRow,
     PauseRow,
     PlannedRow,
+    ReleaseRow,
     Rendering,
     RepositoryRow,
     Status,
@@ -25,8 +28,10 @@ from fleet.server.model import (
     RepositoryFilter,
     RevisionChoice,
     TargetAnswer,
+    TargetFilter,
     Whoami,
 )
+from fleet.server.moment import parse_past
 from fleet.server.nearest import suggest
 from fleet.server.operation import Call
 from fleet.store.event import Event
@@ -95,10 +100,13 @@ async def list_repositories(call: Call, query: RepositoryFilter) -> Page[Reposit
     return paginate(rows, lambda row: (row.name,), query)
 
 
-async def list_targets(call: Call, query: Filter) -> Page[TargetRow]:
-    """Answer targets."""
+async def list_targets(call: Call, query: TargetFilter) -> Page[TargetRow]:
+    """Answer targets: as they are, or what they had at a past moment."""
     scope = Scope.parse(query)
-    rows = [row for row in call.hub.targets() if scope.matches(row)]
+    if query.at and scope.states:
+        raise RequestError("states of then are not kept; leave out state, or at", reason="InvalidField")
+    found = await call.hub.targets_at(parse_past("at", query.at, call.now)) if query.at else call.hub.targets()
+    rows = [row for row in found if scope.matches(row)]
     return paginate(rows, lambda row: (row.cluster, row.app), query)
 
 
@@ -165,6 +173,25 @@ def event_start(query: EventFilter) -> int:
 async def list_pauses(call: Call, query: Paging) -> Page[PauseRow]:
     """Answer the pauses in force."""
     return _in_order(call.hub.status().pauses, query)
+
+
+async def list_approvals(call: Call, query: Paging) -> Page[ApprovalRow]:
+    """Answer deletions that wait for approval, then those approved and not over yet."""
+    return _in_order(call.hub.approvals(), query)
+
+
+async def list_releases(call: Call, query: Paging) -> Page[ReleaseRow]:
+    """Answer an app's releases, newest first."""
+    apps, name = {row.app for row in call.hub.apps()}, call.path["name"]
+    rows = await call.hub.releases(name)
+    if not rows and name not in apps:
+        raise not_found("app", name, apps)
+    return _in_order(rows, query)
+
+
+async def list_holds(call: Call, query: Paging) -> Page[HoldRow]:
+    """Answer the holds in force."""
+    return _in_order(call.hub.status().holds, query)
 
 
 async def get_whoami(call: Call, _: Nothing) -> Whoami:

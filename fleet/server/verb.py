@@ -3,15 +3,18 @@
 from collections.abc import Iterable, Sequence
 
 from fleet.errors import RequestError
-from fleet.hub.view import Actor, Hub, PauseRequest, PauseRow, SyncRequest, TargetRow
+from fleet.hub.view import Actor, ApprovalRow, Hub, PauseRequest, PauseRow, SyncRequest, TargetRow
 from fleet.server.identity import check_environments
 from fleet.server.listing import paginate
 from fleet.server.model import (
+    ApproveBody,
     NewToken,
     Nothing,
     Page,
     Paging,
     PauseBody,
+    PruneBody,
+    Pruning,
     RestartBody,
     Restarted,
     ResumeBody,
@@ -86,6 +89,26 @@ async def restart(call: Call, body: RestartBody) -> Restarted:
         row.cluster, row.app, kind=body.kind, namespace=body.namespace, name=body.name, actor=call.actor
     )
     return Restarted(restarted=count)
+
+
+async def approve(call: Call, body: ApproveBody) -> ApprovalRow:
+    """Allow exactly the deletion of this digest."""
+    row = _deleting_from(call, "this approval")
+    return await call.hub.approve(row.cluster, row.app, digest=body.digest, reason=body.reason, actor=call.actor)
+
+
+async def prune(call: Call, body: PruneBody) -> Pruning:
+    """Prune although a failed apply blocks it; answers before the objects are gone."""
+    row = _deleting_from(call, "this prune")
+    return Pruning(pruning=await call.hub.prune(row.cluster, row.app, reason=body.reason, actor=call.actor))
+
+
+def _deleting_from(call: Call, act: str) -> TargetRow:
+    """Return the target; the environment is the cluster's, since an app that left the inventory has none."""
+    row = require_target(call)
+    environments = [each.environment for each in call.hub.clusters() if each.name == row.cluster]
+    check_environments(call.actor, environments or [row.environment], act)
+    return row
 
 
 async def list_tokens(call: Call, query: Paging) -> Page[Token]:

@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 from fleet.errors import FleetError, SourceError, StoreError, TargetError
 from fleet.hub.view import (
     Actor,
+    ApprovalRow,
     AppRow,
     Check,
     ClusterRow,
+    DrainRow,
     DriftRow,
     FieldRow,
+    Manifests,
     ObjectCounts,
     ObjectRow,
     PauseRequest,
@@ -40,6 +43,7 @@ TOKENS = {
     "flt_viewer-secret": Actor(name="vera", role=Role.VIEWER),
     "flt_operator-secret": Actor(name="otto", role=Role.OPERATOR),
     "flt_dev-operator-secret": Actor(name="dora", role=Role.OPERATOR, environments=("dev",)),
+    "flt_approver-secret": Actor(name="petra", role=Role.APPROVER),
     "flt_admin-secret": Actor(name="ada", role=Role.ADMIN),
     "flt_dev-admin-secret": Actor(name="dan", role=Role.ADMIN, environments=("dev",)),
 }
@@ -112,6 +116,22 @@ def event(seq: int, message: str = "applied", **fields: str) -> Event:
     return Event(seq=seq, at=NOW, message=message, **given)
 
 
+def approval(app: str = "shop", cluster: str = "eu-2", state: str = "waiting") -> ApprovalRow:
+    """Make the row of a deletion of two objects."""
+    return ApprovalRow(
+        cluster=cluster,
+        app=app,
+        state=state,
+        digest="0123456789abcdef",
+        count=2,
+        objects=("ConfigMap shop/a", "ConfigMap shop/b"),
+        reason="MassChange",
+        message="nothing of the app would stay",
+        actor="" if state == "waiting" else "petra",
+        since=SINCE,
+    )
+
+
 class FakeHub:
     """A `fleet.hub.view.Hub` whose truth is its attributes; verbs are noted in `acts`."""
 
@@ -127,6 +147,7 @@ class FakeHub:
         self.repository_rows = [repository("base"), repository()]
         self.problem_rows: list[ProblemRow] = []
         self.pause_rows: list[PauseRow] = []
+        self.approval_rows: list[ApprovalRow] = []
         self.stored_events = [event(1, cluster="eu-1", app="db"), event(2, cluster="eu-2", app="shop", kind="drift")]
         self.check_rows = [Check(name="running", ok=True, message=""), Check(name="inventory", ok=True, message="")]
         self.is_live = True
@@ -273,6 +294,51 @@ class FakeHub:
         self._fail()
         self._act("restart", (cluster, app, kind, namespace, name), actor)
         return 1
+
+    def approvals(self) -> Sequence[ApprovalRow]:
+        """What waits for approval."""
+        return self.approval_rows
+
+    async def approve(self, cluster: str, app: str, *, digest: str, reason: str, actor: Actor) -> ApprovalRow:
+        """Note it; only what waits can be approved."""
+        if not any((row.cluster, row.app) == (cluster, app) for row in self.approval_rows):
+            raise TargetError(
+                f"nothing of {cluster}/{app} waits for approval; see fleet approve --list", reason="NothingHeld"
+            )
+        self._act("approve", (cluster, app, digest, reason), actor)
+        return approval(app, cluster, "approved")
+
+    async def prune(self, cluster: str, app: str, *, reason: str, actor: Actor) -> int:
+        """Note it; two objects are meant."""
+        self._fail()
+        self._act("prune", (cluster, app, reason), actor)
+        return 2
+
+    async def accept_cluster(self, name: str, *, uid: str, reason: str, actor: Actor) -> ClusterRow:
+        """Note it; another uid than that of the row is refused."""
+        if uid != f"uid-{name}":
+            raise TargetError(f"the uid of the cluster that answers is uid-{name}, not {uid}", reason="UidDiffers")
+        self._act("accept_cluster", (name, uid, reason), actor)
+        return next(row for row in self.cluster_rows if row.name == name)
+
+    async def take_over_cluster(self, name: str, *, reason: str, actor: Actor) -> ClusterRow:
+        """Note it."""
+        self._act("take_over_cluster", (name, reason), actor)
+        return next(row for row in self.cluster_rows if row.name == name)
+
+    async def drain_cluster(self, name: str, app: str, *, reason: str, actor: Actor) -> DrainRow:
+        """Note it."""
+        self._act("drain_cluster", (name, app, reason), actor)
+        return DrainRow(cluster=name, app=app, reason=reason, actor=actor.name, since=SINCE, objects=3)
+
+    async def undrain_cluster(self, name: str, app: str, *, actor: Actor) -> int:
+        """Note it; there was one drain."""
+        self._act("undrain_cluster", (name, app), actor)
+        return 1
+
+    def cluster_manifests(self, name: str) -> Manifests:
+        """One namespace."""
+        return Manifests(cluster=name, manifests=('{"kind":"Namespace"}',), missing=("db",))
 
     async def events(
         self, *, since: int = -1, limit: int = 100, cluster: str = "", app: str = "", kind: str = ""
