@@ -312,12 +312,19 @@ class HubService:
         return await self._history.at(moment)
 
     async def events(
-        self, *, since: int = -1, limit: int = 100, cluster: str = "", app: str = "", kind: str = ""
+        self,
+        *,
+        since: int = -1,
+        limit: int = 100,
+        cluster: str = "",
+        app: str = "",
+        kind: str = "",
+        reason: str = "",
     ) -> Sequence[Event]:
         """Read events after a number; -1 reads the newest."""
         if since < 0:
-            return await self._event_store.newest(limit, cluster=cluster, app=app, kind=kind)
-        return await self._event_store.since(since, limit=limit, cluster=cluster, app=app, kind=kind)
+            return await self._event_store.newest(limit, cluster=cluster, app=app, kind=kind, reason=reason)
+        return await self._event_store.since(since, limit=limit, cluster=cluster, app=app, kind=kind, reason=reason)
 
     def follow(self, since: int) -> AsyncIterator[Event]:
         """Yield events after `since` as they happen; a reader that is too slow misses some."""

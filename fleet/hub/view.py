@@ -509,7 +509,14 @@ class Hub(Protocol):
         ...
 
     async def events(
-        self, *, since: int = -1, limit: int = 100, cluster: str = "", app: str = "", kind: str = ""
+        self,
+        *,
+        since: int = -1,
+        limit: int = 100,
+        cluster: str = "",
+        app: str = "",
+        kind: str = "",
+        reason: str = "",
     ) -> Sequence[Event]:
         """Read events after a number; -1 reads the newest."""
         ...

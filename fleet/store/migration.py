@@ -1,5 +1,7 @@
 """Numbered migrations: `sql/NNNN_name.sql`, each run once, in order, in one transaction with its number."""
 
+import sqlite3
+from collections.abc import Iterator
 from importlib import resources
 
 from fleet.errors import StoreError
@@ -8,12 +10,18 @@ from fleet.store.database import Database, Statement
 
 def load_migrations() -> list[tuple[int, list[str]]]:
     """Read the numbered files: (number, statements), ascending."""
-    found = []
-    for entry in resources.files("fleet.store.sql").iterdir():
-        if entry.name.endswith(".sql"):
-            statements = [part.strip() for part in entry.read_text().split(";") if part.strip()]
-            found.append((int(entry.name[:4]), statements))
-    return sorted(found)
+    files = [entry for entry in resources.files("fleet.store.sql").iterdir() if entry.name.endswith(".sql")]
+    return sorted((int(file.name[:4]), list(_split(file.read_text()))) for file in files)
+
+
+def _split(text: str) -> Iterator[str]:
+    """Yield statements; those inside a trigger do not end it."""
+    statement = ""
+    for part in text.split(";")[:-1]:
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            yield statement.strip()
+            statement = ""
 
 
 async def migrate(database: Database) -> int:
