@@ -6,14 +6,18 @@ from datetime import datetime, timedelta
 
 import fleet
 from fleet.clock import Clock, format_at
+from fleet.hub.feed import Supply
 from fleet.hub.link import Link
 from fleet.hub.progress import Progress
 from fleet.hub.session import Session
 from fleet.hub.supervisor import Supervisor
+from fleet.hub.tenant import explain
 from fleet.hub.view import (
     AppRow,
     ClusterRow,
+    DrainRow,
     DriftRow,
+    HoldRow,
     ObjectCounts,
     ObjectRow,
     PauseRow,
@@ -28,6 +32,8 @@ from fleet.inventory.value import Target
 from fleet.object import TargetId
 from fleet.reconcile.status import Condition, State
 from fleet.reconcile.summary import ObjectSummary, summarise_objects
+from fleet.store.drain import Drain
+from fleet.store.hold import Hold
 from fleet.store.pause import Pause
 
 NOT_CONTACTED = Condition(state=State.UNKNOWN, reason="NotContacted", message="the cluster has not been contacted yet")
@@ -43,6 +49,7 @@ class Board:
         self._stale_after_s = stale_after_s
         self._started_at = clock.now()
         self.pauses: Sequence[Pause] = ()
+        self.drains: Sequence[Drain] = ()
 
     def status(self) -> Status:
         """Everything at a glance."""
@@ -56,6 +63,7 @@ class Board:
             repositories=tuple(self.repositories()),
             problems=tuple(self._problems()),
             pauses=tuple(self.pauses_in_force()),
+            holds=tuple(map(hold_row, self._supervisor.feed.holds)),
         )
 
     def _problems(self) -> Iterator[ProblemRow]:
@@ -143,6 +151,25 @@ class Board:
             objects=sum(row.objects.total for row in rows),
             watches=len(link.kinds) if link is not None else 0,
             clock_skew_s=round(skew_s, 1) if skew_s is not None else 0.0,
+            drained="; ".join(_describe_drain(drain) for drain in self.drains if drain.cluster == cluster.name),
+        )
+
+    def cluster(self, session: Session) -> ClusterRow:
+        """One cluster."""
+        return self._cluster(session, [row for row in self.targets() if row.cluster == session.cluster.name])
+
+    def drain_row(self, drain: Drain) -> DrainRow:
+        """Show a drain, and how far it is."""
+        session = self._supervisor.sessions.get(drain.cluster)
+        link = session.last_link if session is not None else None
+        targets = [t for t in self._supervisor.feed.supplies if drain.covers(t)]
+        return DrainRow(
+            cluster=drain.cluster,
+            app=drain.app,
+            reason=drain.reason,
+            actor=drain.actor,
+            since=format_at(drain.created_at),
+            objects=sum(len(link.applied(t)) for t in targets) if link is not None else 0,
         )
 
     def _labels(self, cluster: str) -> dict[str, str]:
@@ -156,7 +183,11 @@ class Board:
         if trouble is None:
             refused = next(iter(session.link.kinds.refused.items()), None) if session.link is not None else None
             if refused is not None:
-                return "Failed", refused[1].reason, f"{refused[0]} cannot be watched: {refused[1]}"
+                return (
+                    "Failed",
+                    refused[1].reason,
+                    f"{refused[0]} cannot be watched: {explain(refused[1], session.cluster.name)}",
+                )
             return "Ready", "Connected", ""
         if trouble.reason in ("IdentityChanged", "SameCluster", "OwnedByAnotherHub", "CredentialInvalid"):
             return "Failed", trouble.reason, trouble.message
@@ -208,15 +239,17 @@ class Board:
         condition, since = self._condition(session, progress)
         summary = progress.summary if progress else None
         release = row.applied_release if row else 0
+        held = supply.hold if supply else None
+        hold = f"held at {target.app}#{held.release} by {held.actor}: {held.reason}" if held else ""
         return TargetRow(
             app=target.app,
             cluster=target.cluster,
             environment=known.environment.name if known else "",
             state=condition.state.value,
             reason=condition.reason,
-            message=condition.message,
+            message="; ".join(filter(None, (condition.message, hold))),
             since=_at(since),
-            desired_revision=supply.head if supply else "",
+            desired_revision=_desired_revision(supply),
             applied_revision=row.applied_revision if row else "",
             release=f"{target.app}#{release}" if release else "",
             observed_at=_at(session.observed_at if session else None),
@@ -226,6 +259,7 @@ class Board:
             if summary
             else ObjectCounts(),
             labels=dict(self._labels(target.cluster)),
+            hold=hold,
         )
 
     def _known(self, target: TargetId) -> Target | None:
@@ -305,6 +339,26 @@ def _object_row(link: Link, o: ObjectSummary) -> ObjectRow:
     )
 
 
+def _desired_revision(supply: Supply | None) -> str:
+    if supply is None:
+        return ""
+    return supply.desired.revision if supply.hold is not None and supply.desired is not None else supply.head
+
+
+def hold_row(hold: Hold) -> HoldRow:
+    """Show a hold."""
+    return HoldRow(
+        scope=hold.scope,
+        app=hold.app,
+        environment=hold.environment,
+        cluster=hold.cluster,
+        release=f"{hold.app}#{hold.release}",
+        reason=hold.reason,
+        actor=hold.actor,
+        since=format_at(hold.created_at),
+    )
+
+
 def pause_row(pause: Pause) -> PauseRow:
     """Show a pause."""
     return PauseRow(
@@ -318,6 +372,10 @@ def pause_row(pause: Pause) -> PauseRow:
         until=_at(pause.until),
         origin="command",
     )
+
+
+def _describe_drain(drain: Drain) -> str:
+    return f"{f'app {drain.app} ' if drain.app else ''}by {drain.actor}: {drain.reason}"
 
 
 def _at(at: datetime | None) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from fleet.annotation import APPLYSET_ID, FORMER_HUBS, HUB
 from fleet.clock import Clock, jitter
-from fleet.errors import Invalid, KubeError, NotFound, OwnedByAnotherHub, TargetError
+from fleet.errors import Invalid, KubeError, NotFound, OwnedByAnotherHub, TargetError, Unreachable
 from fleet.kube.api import KubeApi
 from fleet.kube.gate import Priority
 from fleet.kube.wire import Observed
@@ -26,6 +26,7 @@ NAMESPACE = ObjectKey("", "Namespace", "", SYSTEM_NAMESPACE)
 PARENT = GroupKind("", "ConfigMap")
 FIRST_S = 1.0
 NONE = Takeovers()
+LOST = "the Lease of this hub is not in the cluster any more; looking again who answers and whose it is"
 
 
 class Heartbeat:
@@ -104,8 +105,8 @@ class Heartbeat:
     async def confirm(self) -> None:
         """Make sure, if there is doubt, that this is the cluster that we hold.
 
-        One read: the Lease with the uid that we wrote is in no other cluster. Raises: TargetError (`LeaseChanged`), after
-        which `run` ends; KubeError.
+        One read: the Lease with the uid that we wrote is in no other cluster. Raises: KubeError; Unreachable
+        (`LeaseChanged`), after which `run` ends.
         """
         doubts = self._doubts
         if doubts == self._confirmed:
@@ -113,7 +114,7 @@ class Heartbeat:
         found = await self._api.get(LEASE, priority=Priority.USER)
         if found is None or found.uid != self._uid or _spec(found).get("holderIdentity") != self._hub_id:
             self._lost.set()
-            raise _lost()
+            raise Unreachable(LOST, reason="LeaseChanged")
         self._confirmed = doubts
 
     async def _check_holder(self) -> Observed | None:
@@ -164,10 +165,7 @@ def _spec(lease: Observed) -> dict[str, Any]:
 
 
 def _lost() -> TargetError:
-    return TargetError(
-        "the Lease of this hub is not in the cluster any more; looking again who answers and whose it is",
-        reason="LeaseChanged",
-    )
+    return TargetError(LOST, reason="LeaseChanged")
 
 
 def _micro(at: datetime) -> str:

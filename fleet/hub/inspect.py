@@ -54,7 +54,9 @@ class Inspector:
         message = change.message
         if change.manifest is not None and change.action is not Action.UNCHANGED:
             try:
-                fields = tuple(await self._fields(link, target, change.key, change.manifest))
+                # an adopted object gets our labels, too: with them each one would seem to differ from Git
+                m = change.manifest if change.action is Action.ADOPT else self._stamp(change.manifest, target)
+                fields = tuple(await self._fields(link, target, change.key, m))
             except KubeError as error:
                 message = f"{message}; the API server would refuse it: {error.message}".lstrip("; ")
         return PlannedRow(
@@ -71,16 +73,15 @@ class Inspector:
 
     async def _fields(self, link: Link, target: TargetId, key: ObjectKey, manifest: Manifest) -> list[FieldRow]:
         """Ask the server what an apply would make of the object, and compare that with what is there."""
-        api = link.api
+        api = link.api_of(target)
         try:
             live = await api.get(key, priority=Priority.USER)
         except NotFound:
             live = None
-        stamped = self._stamp(manifest, target)
         try:
-            applied = await api.apply(stamped, priority=Priority.USER, dry_run=True, force=True, whole=True)
+            applied = await api.apply(manifest, priority=Priority.USER, dry_run=True, force=True, whole=True)
         except NotFound:  # the namespace or kind comes with the same release
-            return list(_compare(_decode(stamped.body), {}, _is_secret(key, manifest), {}))
+            return list(_compare(_decode(manifest.body), {}, _is_secret(key, manifest), {}))
         wanted = _decode(applied.observed.body or b"{}")
         added = _additions(live, link, target)
         found = _decode(live.body) if live is not None and live.body else {}

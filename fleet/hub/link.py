@@ -248,7 +248,7 @@ class Link:
         before, progress.report = progress.report, report
         desired = report.order.desired
         if before is None or before.order.desired is not desired or report.pruned or report.written:
-            await self._review_holds(progress.target)
+            await self._review_held(progress.target)
         if report.held is not None and (before is None or before.held is None or before.held != report.held):
             self._note(progress.target, "prune", report.held.reason, report.held.message)
         for note in report.notes:
@@ -262,7 +262,7 @@ class Link:
         elif report.wake_in_s is not None and self._runner is not None:
             self._runner.mark_later(progress.target, report.wake_in_s)
 
-    async def _review_holds(self, besides: TargetId) -> None:
+    async def _review_held(self, besides: TargetId) -> None:
         """What one target does or no longer wants to do may free or empty another, or end what approvals were for."""
         if self._guard.is_over(self._around):
             await self._commons.approvals.clear(self.cluster)

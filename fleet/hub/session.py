@@ -26,6 +26,7 @@ from fleet.hub.connection import open_credential
 from fleet.hub.heartbeat import Heartbeat
 from fleet.hub.link import Commons, Link
 from fleet.hub.progress import Progress
+from fleet.hub.tenant import explain
 from fleet.inventory.schema import Cluster
 from fleet.kube.api import KubeApi
 from fleet.kube.client import Client
@@ -115,7 +116,7 @@ class Session:
                 f"cluster/{self.cluster.name}",
                 self._attempt,
                 clock=self._commons.clock,
-                on_failure=lambda error, _pause_s: self._set_trouble(error),
+                on_failure=lambda error, _pause_s: self._set_trouble(explain(error, self.cluster.name)),
                 first_s=FIRST_PAUSE_S,
                 most_s=MOST_PAUSE_S,
             )

@@ -88,6 +88,7 @@ class EventFilter(Model, frozen=True, kw_only=True):
     kind: Annotated[
         str, Meta(description="One kind: apply, drift, prune, adopt, health, git, inventory, cluster, audit.")
     ] = ""
+    reason: Annotated[str, Meta(description="One reason, such as `Orphaned`.")] = ""
     after: Continue = msgspec.field(name="continue", default="")
 
 
@@ -168,9 +169,6 @@ class ResumeBody(Model, frozen=True, kw_only=True):
     cluster: Name = ""
     app: Name = ""
     environment: Name = ""
-
-
-Reason = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
 class ReasonBody(Model, frozen=True, kw_only=True):

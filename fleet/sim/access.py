@@ -10,6 +10,7 @@ from fleet.sim.request import Target
 from fleet.sim.storage import Object
 
 ADMIN: Final = "kubernetes-admin"
+NAMESPACE: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,14 @@ class Denial:
     def covers(self, user: str, verb: str, group: str, resource: str, namespace: str) -> bool:
         asked = ((self.verb, verb), (self.group, group), (self.resource, resource), (self.namespace, namespace))
         return bool(re.fullmatch(self.user, user)) and all(rule in ("*", value) for rule, value in asked)
+
+    def touches(self, user: str, *asked: str) -> bool:
+        """Tell whether the rule denies anything of what is asked, where `*` and no namespace ask for everything."""
+        rules = (self.verb, self.group, self.resource, self.namespace)
+        return bool(re.fullmatch(self.user, user)) and all(
+            "*" in (rule, value) or rule == value or (index == NAMESPACE and not value)
+            for index, (rule, value) in enumerate(zip(rules, asked, strict=True))
+        )
 
 
 @dataclass(slots=True)
@@ -66,6 +75,6 @@ class Access:
         """Answer a SelfSubjectAccessReview."""
         asked: Mapping[str, Any] = body.get("spec", {}).get("resourceAttributes") or {}
         wanted = [asked.get(name, "") for name in ("verb", "group", "resource", "namespace")]
-        denied = any(d.covers(user, *wanted) for d in self.denials)
+        denied = any(d.touches(user, *wanted) for d in self.denials)
         answer = {"allowed": not denied} if not denied else {"allowed": False, "reason": "denied"}
         return {**body, "metadata": {"creationTimestamp": None}, "status": answer}

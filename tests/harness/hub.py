@@ -6,16 +6,22 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import msgspec
+
 from fleet.errors import FleetError, SourceError, StoreError, TargetError
 from fleet.hub.view import (
     Actor,
     ApprovalRow,
     AppRow,
+    AuditRow,
+    AuditVerdict,
     Check,
     ClusterRow,
     DrainRow,
     DriftRow,
     FieldRow,
+    HoldRequest,
+    HoldRow,
     Manifests,
     ObjectCounts,
     ObjectRow,
@@ -23,6 +29,7 @@ from fleet.hub.view import (
     PauseRow,
     PlannedRow,
     ProblemRow,
+    ReleaseRow,
     RenderedRow,
     Rendering,
     RepositoryRow,
@@ -110,6 +117,40 @@ def repository(name: str = "config", state: str = "Ready", message: str = "") ->
     )
 
 
+def release(number: int, runs_on: tuple[str, ...] = ()) -> ReleaseRow:
+    """Make a release of shop that changed one object."""
+    return ReleaseRow(
+        app="shop",
+        number=number,
+        release=f"shop#{number}",
+        repository="config",
+        revision=NEW if number == 42 else OLD,
+        reason="Commit",
+        created_at=SINCE,
+        added=(),
+        changed=("ConfigMap default/settings",),
+        removed=(),
+        runs_on=runs_on,
+        good_on=runs_on,
+        holds=(),
+    )
+
+
+def hold(app: str = "shop", cluster: str = "", reason: str = "incident", actor: str = "otto") -> HoldRow:
+    """Make a hold's row."""
+    scope = f"app {app}, cluster {cluster}" if cluster else f"app {app}"
+    return HoldRow(
+        scope=scope,
+        app=app,
+        environment="",
+        cluster=cluster,
+        release=f"{app}#41",
+        reason=reason,
+        actor=actor,
+        since=SINCE,
+    )
+
+
 def event(seq: int, message: str = "applied", **fields: str) -> Event:
     """Make an event of kind apply unless told."""
     given = {"kind": "apply", "reason": "Applied", **fields}
@@ -132,6 +173,12 @@ def approval(app: str = "shop", cluster: str = "eu-2", state: str = "waiting") -
     )
 
 
+def act(seq: int, action: str = "Paused", **fields: str) -> AuditRow:
+    """Make an act of ada on app shop, done, unless told."""
+    texts = {"actor": "ada", "cluster": "", "app": "shop", "subject": "", "reason": "night", "result": "done", **fields}
+    return AuditRow(seq=seq, at=SINCE, action=action, before={}, after={}, finished_at=SINCE, hash="0" * 64, **texts)
+
+
 class FakeHub:
     """A `fleet.hub.view.Hub` whose truth is its attributes; verbs are noted in `acts`."""
 
@@ -147,8 +194,11 @@ class FakeHub:
         self.repository_rows = [repository("base"), repository()]
         self.problem_rows: list[ProblemRow] = []
         self.pause_rows: list[PauseRow] = []
+        self.hold_rows: list[HoldRow] = []
         self.approval_rows: list[ApprovalRow] = []
         self.stored_events = [event(1, cluster="eu-1", app="db"), event(2, cluster="eu-2", app="shop", kind="drift")]
+        self.audit_rows = [act(1), act(3, "Resumed", actor="otto"), act(5, cluster="eu-1", app="db")]
+        self.audit_verdict = AuditVerdict(intact=True, rows=6, head=f"6:{'0' * 64}", broken=0, message="")
         self.check_rows = [Check(name="running", ok=True, message=""), Check(name="inventory", ok=True, message="")]
         self.is_live = True
         self.failure: Exception | None = None
@@ -177,6 +227,7 @@ class FakeHub:
             repositories=tuple(self.repository_rows),
             problems=tuple(self.problem_rows),
             pauses=tuple(self.pause_rows),
+            holds=tuple(self.hold_rows),
         )
 
     def clusters(self) -> Sequence[ClusterRow]:
@@ -289,6 +340,33 @@ class FakeHub:
         self.pause_rows.clear()
         return ended
 
+    async def releases(self, app: str) -> Sequence[ReleaseRow]:
+        """Two releases of shop; the older runs on one cluster."""
+        return [release(42), release(41, runs_on=("us-1",))] if app == "shop" else []
+
+    async def rollback(self, request: HoldRequest, actor: Actor) -> HoldRow:
+        """Note it; app db has nothing to go back to."""
+        if request.app == "db":
+            raise TargetError("no earlier good release of db is kept; see fleet release db", reason="NoEarlierRelease")
+        self._act("rollback", request, actor)
+        row = hold(request.app, cluster=request.cluster, reason=request.reason, actor=actor.name)
+        self.hold_rows.append(row)
+        return row
+
+    async def unhold(self, request: HoldRequest, actor: Actor) -> int:
+        """Note it; ends every hold."""
+        self._act("unhold", request, actor)
+        ended = len(self.hold_rows)
+        self.hold_rows.clear()
+        return ended
+
+    async def targets_at(self, moment: datetime) -> Sequence[TargetRow]:
+        """Answer the targets with what they had, since the moment asked for."""
+        return [
+            msgspec.structs.replace(row, state="", release=f"{row.app}#41", since=moment.isoformat())
+            for row in self.target_rows
+        ]
+
     async def restart(self, cluster: str, app: str, *, kind: str, namespace: str, name: str, actor: Actor) -> int:
         """Note it."""
         self._fail()
@@ -341,13 +419,21 @@ class FakeHub:
         return Manifests(cluster=name, manifests=('{"kind":"Namespace"}',), missing=("db",))
 
     async def events(
-        self, *, since: int = -1, limit: int = 100, cluster: str = "", app: str = "", kind: str = ""
+        self,
+        *,
+        since: int = -1,
+        limit: int = 100,
+        cluster: str = "",
+        app: str = "",
+        kind: str = "",
+        reason: str = "",
     ) -> Sequence[Event]:
         """Read events."""
         found = [
             e
             for e in self.stored_events
             if cluster in ("", e.cluster) and app in ("", e.app) and kind in ("", e.kind) and e.seq > since
+            if reason in ("", e.reason)
         ]
         return found[:limit] if since >= 0 else found[-limit:]
 
@@ -382,6 +468,36 @@ class FakeHub:
         """Note it; tell whether there was one."""
         self._act("revoke_token", name, actor)
         return self.token_rows.pop(name, None) is not None
+
+    async def audit(
+        self,
+        *,
+        since: datetime | None = None,
+        after: int = -1,
+        limit: int = 100,
+        actor: str = "",
+        app: str = "",
+        cluster: str = "",
+    ) -> Sequence[AuditRow]:
+        """Read acts."""
+        found = [
+            row
+            for row in self.audit_rows
+            if actor in ("", row.actor)
+            and app in ("", row.app)
+            and cluster in ("", row.cluster)
+            and row.seq > after
+            and (since is None or datetime.fromisoformat(row.at) >= since)
+        ]
+        return found[:limit] if since is not None or after >= 0 else found[-limit:]
+
+    async def verify_audit(self, head: str = "") -> AuditVerdict:
+        """Answer the verdict that the test made; another head is not in the chain."""
+        if head not in ("", self.audit_verdict.head):
+            return AuditVerdict(
+                intact=False, rows=6, head=self.audit_verdict.head, broken=6, message="not in the chain"
+            )
+        return self.audit_verdict
 
     async def authenticate(self, secret: str) -> Actor:
         """Return whose token this is."""
