@@ -11,12 +11,15 @@ from fleet.cli.exit import Exit
 from fleet.cli.option import STATES, connected, filters, output, split_target, unknown_app
 from fleet.cli.table import Column, Row, clean, field, heading, paint, print_rows, print_table, print_value
 
+MOST_ORPHANS = 1000
+
 
 @click.command(name="status")
 @click.argument("name", metavar="[APP | CLUSTER/APP]", default="")
 @filters
 @click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only targets in this state.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 unless every target shown is Synced.")
+@click.option("--orphans", is_flag=True, help="Show what left Git and was let go, and stayed in its cluster.")
 @output("table", "wide", "json", "yaml", "name")
 @connected
 def command(
@@ -28,6 +31,7 @@ def command(
     label: str,
     state: str | None,
     exit_code: bool,
+    orphans: bool,
     output: str,
 ) -> None:
     """Show how everything is, or one app, or the objects of CLUSTER/APP.
@@ -35,6 +39,9 @@ def command(
     The objects also come with `APP --cluster NAME`.
     """
     cluster, app = split_target(name, cluster)
+    if orphans:
+        _show_orphans(client, app, cluster, output)
+        return
     if app and cluster:
         rows = [_show_target(client, cluster, app, output)]
     else:
@@ -59,6 +66,21 @@ def _show_targets(client: Client, query: Mapping[str, str], output: str) -> list
     if not rows and output != "name":
         click.echo("no target matches", err=True)
     return rows
+
+
+def _show_orphans(client: Client, app: str, cluster: str, output: str) -> None:
+    query = {"kind": "prune", "reason": "Orphaned", "app": app, "cluster": cluster, "limit": str(MOST_ORPHANS)}
+    newest = {(row["cluster"], row["object"]): row for row in client.get("events", query=query)["items"]}
+    columns = [
+        field("CLUSTER", "cluster"),
+        field("APP", "app"),
+        field("OBJECT", "object"),
+        Column("LET GO", lambda row: format_age(row["at"], client.now())),
+        field("MESSAGE", "message"),
+    ]
+    print_rows(list(newest.values()), columns, output, lambda row: str(row["object"]))
+    if not newest and output in ("table", "wide"):
+        click.echo("nothing was let go", err=True)
 
 
 def target_name(row: Row) -> str:
@@ -110,6 +132,11 @@ def _print_summary(status: Row, client: Client) -> None:
         heading("PAUSED")
         for pause in status["pauses"]:
             click.echo(f"  {clean(_describe_pause(pause, client))}")
+    if status.get("holds"):
+        heading("HELD (not following Git; fleet unhold ends it)")
+        for hold in status["holds"]:
+            since = f"{format_age(hold['since'], client.now())} ago"
+            click.echo(clean(f"  {hold['scope']} at {hold['release']}: {hold['reason']} ({hold['actor']}, {since})"))
     click.echo()
 
 

@@ -11,7 +11,7 @@ from fleet.hub.session import Session
 from fleet.hub.supervisor import Supervisor
 from fleet.hub.view import ApprovalRow
 from fleet.object import TargetId
-from fleet.reconcile.guard import Hold, object_of
+from fleet.reconcile.guard import HeldPrune, object_of
 from fleet.reconcile.plan import Action
 from fleet.reconcile.target import Report
 from fleet.store.approval import Approval
@@ -86,7 +86,7 @@ class Deletions:
         return session, progress
 
 
-def _held(progress: Progress) -> Hold | None:
+def _held(progress: Progress) -> HeldPrune | None:
     return progress.report.held if progress.report is not None else None
 
 
@@ -107,7 +107,7 @@ def _reported(progress: Progress) -> Report:
     return progress.report
 
 
-def _waiting_row(progress: Progress, held: Hold) -> ApprovalRow:
+def _waiting_row(progress: Progress, held: HeldPrune) -> ApprovalRow:
     return ApprovalRow(
         cluster=progress.target.cluster,
         app=progress.target.app,

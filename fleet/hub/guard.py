@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fleet.object import ObjectKey, TargetId
-from fleet.reconcile.guard import Hold, Stakes, decide_hold, doomed_of, mark_of, takes_whole
+from fleet.reconcile.guard import HeldPrune, Stakes, decide_held, doomed_of, mark_of, takes_whole
 from fleet.reconcile.live import LiveObject
 from fleet.reconcile.plan import KEPT_KINDS, Plan, keep_reason
 from fleet.reconcile.port import Policy
@@ -31,7 +31,7 @@ class Approvals:
         """Return the approval of exactly this."""
         return self._known.get((target, digest))
 
-    async def add(self, target: TargetId, held: Hold, *, reason: str, actor: str) -> Approval:
+    async def add(self, target: TargetId, held: HeldPrune, *, reason: str, actor: str) -> Approval:
         """Agree to what is held. Idempotent."""
         approval = await self._store.add(target, digest=held.digest, objects=held.doomed, reason=reason, actor=actor)
         self._known[target, held.digest] = approval
@@ -60,7 +60,7 @@ class Guard:
     leaving: Callable[[TargetId], Leaving | None]
     """None: nothing is known of the target's wishes, and nothing of it is pruned."""
 
-    def check(self, around: Surroundings, target: TargetId, order: Order, plan: Plan) -> Hold | None:
+    def check(self, around: Surroundings, target: TargetId, order: Order, plan: Plan) -> HeldPrune | None:
         """Say why a prune must wait; None when it may go on."""
         doomed = doomed_of(plan.changes)
         if not order.guarded or not doomed:
@@ -69,7 +69,7 @@ class Guard:
         approvals = self.approvals.of(self.cluster)
         agreed = frozenset[str]().union(*(a.objects for a in approvals))
         spent = len(agreed - doomed - others)
-        return decide_hold(
+        return decide_held(
             Stakes(
                 target=target,
                 doomed=doomed,

@@ -28,7 +28,7 @@ class Stakes:
     doomed: frozenset[str]
     """Marks of the objects that the prune would delete."""
     whole: bool = False
-    """Nothing of the app would stay, or move to another app, and it has more than one object."""
+    """Nothing of the app would stay or move to another app, and more than one object of it is deleted."""
     empty: bool = False
     """The app renders to nothing."""
     approved: frozenset[str] = frozenset()
@@ -40,7 +40,7 @@ class Stakes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
+class HeldPrune:
     """A prune that waits for approval."""
 
     reason: str
@@ -82,29 +82,30 @@ def doomed_of(changes: Iterable[Change]) -> frozenset[str]:
 
 
 def takes_whole(changes: Iterable[Change]) -> bool:
-    """Tell whether a plan leaves nothing of an app that has more than one object."""
+    """Tell whether a plan leaves nothing of an app and deletes more than one object of it."""
     listed = list(changes)
-    ending = (c.action is Action.PRUNE or (c.manifest is None and c.reason == "Terminating") for c in listed)
-    return len(listed) > 1 and all(ending)
+    ending = sum(change.manifest is None and change.reason == "Terminating" for change in listed)
+    pruned = sum(change.action is Action.PRUNE for change in listed)
+    return ending + pruned == len(listed) and ending + len(doomed_of(listed)) > 1
 
 
-def decide_hold(stakes: Stakes) -> Hold | None:
+def decide_held(stakes: Stakes) -> HeldPrune | None:
     """Hold a prune that is too much to happen by accident; None when it may go on."""
     if not stakes.doomed or stakes.doomed <= stakes.approved:
         return None
     count = len(stakes.doomed) + stakes.beside
     many = count > MANY and count * SHARE > stakes.total
     if stakes.empty:
-        return _hold(stakes, "EmptyRender", "the app renders to nothing, which")
+        return _held(stakes, "EmptyRender", "the app renders to nothing, which")
     if stakes.whole:
-        return _hold(stakes, "MassChange", "nothing of the app would stay: this")
+        return _held(stakes, "MassChange", "nothing of the app would stay: this")
     if many:
         share = f"with {stakes.beside} of other apps, more" if stakes.beside else "more"
-        return _hold(stakes, "MassChange", f"{share} than a quarter of the cluster's objects: this")
+        return _held(stakes, "MassChange", f"{share} than a quarter of the cluster's objects: this")
     return None
 
 
-def _hold(stakes: Stakes, reason: str, why: str) -> Hold:
+def _held(stakes: Stakes, reason: str, why: str) -> HeldPrune:
     doomed = tuple(sorted(stakes.doomed, key=object_of))
     digest = digest_of(doomed)
     shown = ", ".join(map(object_of, doomed[:SHOWN]))
@@ -113,7 +114,7 @@ def _hold(stakes: Stakes, reason: str, why: str) -> Hold:
         f"{why} would delete {len(doomed)} of the {stakes.total} objects on {stakes.target.cluster} ({shown}{more});"
         f" put them back in Git, or allow it: fleet approve {stakes.target} --digest {digest} --reason TEXT"
     )
-    return Hold(reason=reason, message=message, digest=digest, doomed=doomed, total=stakes.total)
+    return HeldPrune(reason=reason, message=message, digest=digest, doomed=doomed, total=stakes.total)
 
 
 def explain_refusals(

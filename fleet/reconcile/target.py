@@ -16,7 +16,7 @@ from fleet.object import Apply, GroupKind, Manifest, ObjectKey, TargetId
 from fleet.reconcile.applyset import set_id
 from fleet.reconcile.carry import Result, Site, carry_prunes, carry_writes, definition_of
 from fleet.reconcile.drift import Contest
-from fleet.reconcile.guard import Hold, explain_refusals
+from fleet.reconcile.guard import HeldPrune, explain_refusals
 from fleet.reconcile.live import Drift, Live
 from fleet.reconcile.lookup import Found, look_up
 from fleet.reconcile.parent import Parent
@@ -94,7 +94,7 @@ class Report:
     pruned: int = 0
     wake_in_s: float | None = None
     notes: tuple[Note, ...] = ()
-    held: Hold | None = None
+    held: HeldPrune | None = None
     """Why nothing was pruned although it could have been: a person must approve it."""
 
 
@@ -121,7 +121,7 @@ class Surroundings:
     """Which other target desires an object."""
     former_hubs: frozenset[str] = frozenset()
     """Hubs that the cluster was taken over from: what they left of this target is ours."""
-    guard: Callable[[TargetId, Order, Plan], Hold | None] = lambda _target, _order, _plan: None
+    guard: Callable[[TargetId, Order, Plan], HeldPrune | None] = lambda _target, _order, _plan: None
     """Whether a prune waits for approval."""
     system: ClusterApi | None = None
     """The hub's own identity, for what is in `fleet-system`: an App that impersonates a tenant may not write there."""
@@ -420,7 +420,7 @@ class Target:
             await self._parent.shrink(site, self.entries)
 
     def _report(
-        self, order: Order, plan: Plan, notes: list[Note], *, written: int, pruned: int, held: Hold | None = None
+        self, order: Order, plan: Plan, notes: list[Note], *, written: int, pruned: int, held: HeldPrune | None = None
     ) -> Report:
         self._finish_jobs(plan)
         self._patience.keep(plan.changes)

@@ -158,7 +158,9 @@ async def find_commit(call: Call, query: Paging) -> Page[WhereRow]:
 async def list_events(call: Call, query: EventFilter) -> Page[Event]:
     """Answer events, oldest first: the newest, or those after `since`, page by page."""
     since, limit = event_start(query), query.limit or EVENTS
-    rows = await call.hub.events(since=since, limit=limit, cluster=query.cluster, app=query.app, kind=query.kind)
+    rows = await call.hub.events(
+        since=since, limit=limit, cluster=query.cluster, app=query.app, kind=query.kind, reason=query.reason
+    )
     more = since >= 0 and len(rows) == limit
     return Page(items=tuple(rows), after=str(rows[-1].seq) if more else "")
 
@@ -182,7 +184,7 @@ async def list_approvals(call: Call, query: Paging) -> Page[ApprovalRow]:
 
 async def list_releases(call: Call, query: Paging) -> Page[ReleaseRow]:
     """Answer an app's releases, newest first."""
-    apps, name = {row.app for row in call.hub.apps()}, call.path["name"]
+    apps, name = {row.app for row in call.hub.apps()}, call.path["app"]
     rows = await call.hub.releases(name)
     if not rows and name not in apps:
         raise not_found("app", name, apps)

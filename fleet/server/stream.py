@@ -72,7 +72,12 @@ class Streams:
         if not query.limit:
             return start, []
         before = await self._hub.events(
-            since=-1, limit=query.limit, cluster=query.cluster, app=query.app, kind=query.kind
+            since=-1,
+            limit=query.limit,
+            cluster=query.cluster,
+            app=query.app,
+            kind=query.kind,
+            reason=query.reason,
         )
         return max([start, *(event.seq for event in before)]), list(before)
 
@@ -124,7 +129,9 @@ async def _closing(events: AsyncIterator[Event]) -> AsyncIterator[AsyncIterator[
 
 
 def _is_meant(event: Event, query: EventFilter) -> bool:
-    return query.cluster in ("", event.cluster) and query.app in ("", event.app) and query.kind in ("", event.kind)
+    asked = (query.cluster, query.app, query.kind, query.reason)
+    has = (event.cluster, event.app, event.kind, event.reason)
+    return all(want in ("", given) for want, given in zip(asked, has, strict=True))
 
 
 def _frame(event: Event) -> bytes:

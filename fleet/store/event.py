@@ -9,6 +9,8 @@ from fleet.store.record import read_some_at, write_at
 
 MOST_EVENTS = 50_000
 TRIM_EVERY = 500
+_TRIM = "DELETE FROM event WHERE seq <= ? AND NOT (kind = 'prune' AND reason = 'Orphaned')"
+"""What was let go is in no ledger any more: its event is the only record, and it is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +66,14 @@ class EventStore:
         rows = await self._database.write(batch)
         numbers = [int(row[0][0]) for row in rows]
         if numbers and numbers[-1] // TRIM_EVERY != (numbers[0] - 1) // TRIM_EVERY:
-            await self._database.write([Statement("DELETE FROM event WHERE seq <= ?", (numbers[-1] - MOST_EVENTS,))])
+            await self._database.write([Statement(_TRIM, (numbers[-1] - MOST_EVENTS,))])
         return numbers
 
     async def since(
-        self, seq: int, *, limit: int = 500, cluster: str = "", app: str = "", kind: str = ""
+        self, seq: int, *, limit: int = 500, cluster: str = "", app: str = "", kind: str = "", reason: str = ""
     ) -> Sequence[Event]:
         """Read events after `seq`, oldest first, filtered by the non-empty names."""
-        wanted = [("cluster", cluster), ("app", app), ("kind", kind)]
+        wanted = [("cluster", cluster), ("app", app), ("kind", kind), ("reason", reason)]
         given = [(column, value) for column, value in wanted if value]
         where = "".join(f" AND {column} = ?" for column, _ in given)
         rows = await self._database.read(
@@ -80,9 +82,11 @@ class EventStore:
         )
         return [_read(row) for row in rows]
 
-    async def newest(self, limit: int, *, cluster: str = "", app: str = "", kind: str = "") -> Sequence[Event]:
+    async def newest(
+        self, limit: int, *, cluster: str = "", app: str = "", kind: str = "", reason: str = ""
+    ) -> Sequence[Event]:
         """Read the newest events, oldest first."""
-        wanted = [("cluster", cluster), ("app", app), ("kind", kind)]
+        wanted = [("cluster", cluster), ("app", app), ("kind", kind), ("reason", reason)]
         given = [(column, value) for column, value in wanted if value]
         where = " AND ".join(f"{column} = ?" for column, _ in given)
         rows = await self._database.read(

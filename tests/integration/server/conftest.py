@@ -13,6 +13,8 @@ from fleet.settings import Settings
 from tests.harness.hub import FakeHub
 
 ADMIN = "flt_admin-secret"
+APPROVER = "flt_approver-secret"
+DEV_ADMIN = "flt_dev-admin-secret"
 OPERATOR = "flt_operator-secret"
 DEV_OPERATOR = "flt_dev-operator-secret"
 VIEWER = "flt_viewer-secret"

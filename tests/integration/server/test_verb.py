@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fleet.hub.view import PauseRequest, SyncRequest
+from fleet.hub.view import HoldRequest, PauseRequest, SyncRequest
 from fleet.store.token import Role
-from tests.harness.hub import NOW, FakeHub
-from tests.integration.server.conftest import ADMIN, OPERATOR, Api
+from tests.harness.hub import NOW, FakeHub, approval, event
+from tests.integration.server.conftest import ADMIN, APPROVER, DEV_ADMIN, DEV_OPERATOR, OPERATOR, Api
 
 
 async def test_sync_answers_the_targets_meant(api: Api, hub: FakeHub) -> None:
@@ -132,6 +132,54 @@ async def test_restart_passes_on_which_workload(api: Api, hub: FakeHub) -> None:
     assert hub.acts == [("restart", ("eu-2", "shop", "Deployment", "default", "web"), "otto")]
 
 
+async def test_a_deletion_is_approved_by_its_digest(api: Api, hub: FakeHub) -> None:
+    """What waits is listed; an approver allows exactly it."""
+    hub.approval_rows = [approval()]
+    assert [row["digest"] for row in (await api.get("/approvals")).json["items"]] == ["0123456789abcdef"]
+    body = {"digest": "0123456789abcdef", "reason": "meant so"}
+    answer = await api.post("/targets/eu-2/shop/approve", body, token=APPROVER)
+    assert (answer.status, answer.json["state"]) == (200, "approved")
+    assert hub.acts == [("approve", ("eu-2", "shop", "0123456789abcdef", "meant so"), "petra")]
+
+
+MEANT = {"digest": "0123456789abcdef", "reason": "r"}
+
+
+@pytest.mark.parametrize(
+    ("body", "token", "refusal"),
+    [
+        (MEANT, OPERATOR, "403 RoleInsufficient"),
+        (MEANT, DEV_ADMIN, "403 EnvironmentForbidden"),
+        (MEANT, ADMIN, "409 NothingHeld"),
+        ({"digest": MEANT["digest"]}, ADMIN, "400 InvalidField"),
+        ({**MEANT, "digest": "all"}, ADMIN, "400 InvalidField"),
+    ],
+)
+async def test_an_approval_that_is_refused(
+    api: Api, hub: FakeHub, body: dict[str, str], token: str, refusal: str
+) -> None:
+    """Too low a role, another environment, nothing that waits, no reason, no digest."""
+    answer = await api.post("/targets/eu-2/shop/approve", body, token=token)
+    assert f"{answer.status} {answer.json['reason']}" == refusal
+    assert hub.acts == []
+
+
+async def test_prune_now_is_for_admins_and_says_why(api: Api, hub: FakeHub) -> None:
+    """An approver may not; an admin's reason reaches the hub."""
+    refused = await api.post("/targets/eu-2/shop/prune", {"reason": "r"}, token=APPROVER)
+    assert refused.status == 403
+    answer = await api.post("/targets/eu-2/shop/prune", {"reason": "port is taken"}, token=ADMIN)
+    assert (answer.status, answer.json) == (202, {"pruning": 2})
+    assert hub.acts == [("prune", ("eu-2", "shop", "port is taken"), "ada")]
+
+
+async def test_events_of_one_reason(api: Api, hub: FakeHub) -> None:
+    """What was let go is found among the prunes."""
+    hub.stored_events = [event(1, kind="prune", reason="NotInGit"), event(2, kind="prune", reason="Orphaned")]
+    answer = await api.get("/events?kind=prune&reason=Orphaned")
+    assert [row["seq"] for row in answer.json["items"]] == [2]
+
+
 async def test_a_token_is_made_listed_and_revoked(api: Api, hub: FakeHub) -> None:
     """Its secret is in the first answer, whole, and in no other."""
     body = {"name": "ci", "role": "operator", "environments": ["dev"], "expires": "30d"}
@@ -164,3 +212,41 @@ async def test_a_token_that_cannot_be_made(api: Api, body: dict[str, str], statu
     """A taken name, an unknown role, a name or environment that is none."""
     answer = await api.post("/tokens", body, token=ADMIN)
     assert (answer.status, answer.json["reason"]) == (status, reason)
+
+
+async def test_rollback_and_unhold(api: Api, hub: FakeHub) -> None:
+    """A hold is stored with its reason, shown, and ended by its scope."""
+    body = {"app": "shop", "cluster": "eu-2", "to": "shop#41", "reason": "incident"}
+    held = await api.post("/rollback", body, token=OPERATOR)
+    assert (held.status, held.json["release"], held.json["actor"]) == (200, "shop#41", "otto")
+    assert hub.acts[0][:2] == ("rollback", HoldRequest(**body))
+    assert [h["scope"] for h in (await api.get("/holds")).json["items"]] == ["app shop, cluster eu-2"]
+    assert (await api.post("/unhold", {"app": "shop", "cluster": "eu-2"}, token=OPERATOR)).json == {"unheld": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        ({"app": "shpo", "reason": "r"}, 404, "did you mean shop?"),
+        ({"app": "shop"}, 400, "reason"),
+        ({"app": "db", "reason": "r"}, 409, "see fleet release db"),
+    ],
+)
+async def test_a_rollback_that_cannot_be(
+    api: Api, hub: FakeHub, body: dict[str, str], status: int, detail: str
+) -> None:
+    """Nothing is held, and the answer says what to do."""
+    answer = await api.post("/rollback", body, token=OPERATOR)
+    assert (answer.status, hub.acts) == (status, [])
+    assert detail in answer.json["detail"]
+
+
+async def test_a_token_of_one_environment_rolls_back_there_only(api: Api, hub: FakeHub) -> None:
+    """Without a scope, all environments are meant."""
+    scopes = ({"cluster": "eu-1"}, {"environment": "dev"}, {"cluster": "eu-2"}, {"environment": "prod"}, {})
+    answers = [
+        (await api.post("/rollback", {"app": "shop", "reason": "r", **scope}, token=DEV_OPERATOR)).status
+        for scope in scopes
+    ]
+    assert answers == [200, 200, 403, 403, 403]
+    assert len(hub.acts) == 2

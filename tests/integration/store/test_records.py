@@ -1,5 +1,6 @@
 """Releases, pauses, events and tokens."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from fleet.errors import StoreError
 from fleet.object import TargetId
 from fleet.store import event as event_module
+from fleet.store.approval import ApprovalStore
 from fleet.store.database import Database
 from fleet.store.event import Event, EventStore
 from fleet.store.pause import PauseStore, find_pause
@@ -140,6 +142,30 @@ async def test_old_events_are_dropped(database: Database, monkeypatch: pytest.Mo
     kept = [e.seq for e in await store.since(0)]
     assert 20 <= len(kept) < 30
     assert kept == list(range(kept[0], 106))
+
+
+async def test_what_was_let_go_is_kept(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event of an orphan outlives the bound, since no other record of it is left, and is found by its reason."""
+    monkeypatch.setattr(event_module, "MOST_EVENTS", 20)
+    monkeypatch.setattr(event_module, "TRIM_EVERY", 10)
+    store = EventStore(database)
+    orphan = replace(event(0), kind="prune", reason="Orphaned", object="Namespace shop")
+    await store.append([orphan])
+    await store.append([event(n) for n in range(1, 100)])
+    assert [e.object for e in await store.newest(10, kind="prune", reason="Orphaned")] == ["Namespace shop"]
+    assert [e.object for e in await store.since(0, reason="Orphaned")] == ["Namespace shop"]
+
+
+async def test_approvals_are_kept_until_they_have_served(database: Database, clock: HandClock) -> None:
+    """The same digest again replaces who and why; a cluster's approvals go together."""
+    store = ApprovalStore(database, clock)
+    two = TargetId("two", "shop")
+    for target, actor in ((SHOP, "ada"), (SHOP, "bob"), (two, "ada")):
+        await store.add(target, digest="d1", objects=["u2 ConfigMap b", "u1 ConfigMap a"], reason="r", actor=actor)
+    assert [(a.target, a.actor) for a in await store.load()] == [(SHOP, "bob"), (two, "ada")]
+    assert (await store.load())[0].objects == {"u1 ConfigMap a", "u2 ConfigMap b"}
+    await store.clear("one")
+    assert [a.target for a in await store.load()] == [two]
 
 
 async def test_only_a_hash_of_a_token_is_stored(database: Database, clock: HandClock) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from fleet.errors import Invalid
 from fleet.object import ObjectKey, TargetId
-from fleet.reconcile.guard import Stakes, decide_hold, digest_of, doomed_of, explain_refusals, takes_whole
+from fleet.reconcile.guard import Stakes, decide_held, digest_of, doomed_of, explain_refusals, takes_whole
 from fleet.reconcile.plan import Action
 from tests.unit.reconcile.test_summary import a_change, a_live
 
@@ -35,7 +35,7 @@ def marks(count: int, prefix: str = "u") -> frozenset[str]:
 def test_what_is_held(count: int, beside: int, total: int, of_app: str, reason: str | None) -> None:
     """More than five and more than a quarter, all of an app, or an empty render."""
     whole, empty = of_app == "all", of_app == "empty"
-    held = decide_hold(Stakes(target=TARGET, doomed=marks(count), beside=beside, total=total, whole=whole, empty=empty))
+    held = decide_held(Stakes(target=TARGET, doomed=marks(count), beside=beside, total=total, whole=whole, empty=empty))
     assert (held.reason if held else None) == reason
 
 
@@ -44,13 +44,13 @@ def test_an_approval_covers_what_is_left_of_it() -> None:
     total = 10
     approved = marks(8)
     for doomed, free in ((marks(8), True), (marks(6), True), (marks(9), False), (marks(8, "other"), False)):
-        held = decide_hold(Stakes(target=TARGET, doomed=doomed, total=total, approved=approved))
+        held = decide_held(Stakes(target=TARGET, doomed=doomed, total=total, approved=approved))
         assert (held is None) is free
 
 
 def test_the_message_says_how_much_and_what_to_do() -> None:
     """Counts, the first objects, and the command with the digest."""
-    held = decide_hold(Stakes(target=TARGET, doomed=marks(7), total=9))
+    held = decide_held(Stakes(target=TARGET, doomed=marks(7), total=9))
     assert held is not None
     assert "delete 7 of the 9 objects on one (ConfigMap shop/c0, ConfigMap shop/c1, ConfigMap shop/c2 and 4 more)" in (
         held.message
@@ -70,19 +70,23 @@ def test_only_deletions_of_what_is_there_count() -> None:
     assert doomed_of(changes) == {f"{there.uid} ConfigMap shop/a"}
 
 
-def test_all_of_an_app_is_more_than_one_object_with_none_that_stays() -> None:
-    """What is being deleted already does not stay; what another app takes over does."""
-    prune = a_change(Action.PRUNE, "NotInGit", live=a_live(), manifest=None)
-    ending = a_change(Action.SKIP, "Terminating", manifest=None)
-    moved = a_change(Action.SKIP, "HandedOver", manifest=None)
-    stays = a_change(Action.UNCHANGED, "InSync")
-    assert [takes_whole(c) for c in ([prune], [prune, prune], [prune, ending], [prune, moved], [prune, stays])] == [
-        False,
-        True,
-        True,
-        False,
-        False,
-    ]
+OTHER = ObjectKey("", "ConfigMap", "shop", "b")
+PRUNE = a_change(Action.PRUNE, "NotInGit", live=a_live(), manifest=None)
+SECOND = {
+    "none": ([], False),
+    "deleted as well": ([a_change(Action.PRUNE, "NotInGit", key=OTHER, live=a_live(), manifest=None)], True),
+    "being deleted": ([a_change(Action.SKIP, "Terminating", key=OTHER, manifest=None)], True),
+    "let go": ([a_change(Action.PRUNE, "Orphaned", key=OTHER, live=a_live(), orphan=True, manifest=None)], False),
+    "handed over": ([a_change(Action.SKIP, "HandedOver", key=OTHER, manifest=None)], False),
+    "stays": ([a_change(Action.UNCHANGED, "InSync", key=OTHER)], False),
+}
+
+
+@pytest.mark.parametrize("second", SECOND)
+def test_all_of_an_app_is_more_than_one_deletion_with_none_that_stays(second: str) -> None:
+    """What becomes of a second object decides whether the deletion of the first takes all of the app."""
+    others, whole = SECOND[second]
+    assert takes_whole([PRUNE, *others]) is whole
 
 
 @pytest.mark.parametrize(
