@@ -142,7 +142,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(method="GET", path="/apps", summary="Apps", carry_out=read.list_apps, takes=Filter, answers=Page[AppRow]),
     Operation(
         method="GET",
-        path="/apps/{name}/releases",
+        path="/apps/{app}/releases",
         summary="Releases of an app, newest first",
         carry_out=read.list_releases,
         takes=Paging,

@@ -1,4 +1,4 @@
-"""Ends of pauses and tokens: RFC 3339, or a length of time from now. Pure."""
+"""Ends of pauses and tokens, and past moments: RFC 3339, or a length of time from now. Pure."""
 
 import re
 from datetime import datetime, timedelta
@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from fleet.errors import RequestError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LENGTH = re.compile(r"(?:\d{1,9}[smhdw])+")
 MOST = timedelta(days=3650)
 
 
@@ -24,8 +25,23 @@ def parse_end(field: str, text: str, now: datetime) -> datetime | None:
     return end
 
 
+def parse_past(field: str, text: str, now: datetime) -> datetime:
+    """Return a past moment; a length of time counts back from now.
+
+    Raises: RequestError when it is neither form, or in the future.
+    """
+    moment = _parse(field, text.strip(), now)
+    if _LENGTH.fullmatch(text.strip()):
+        return now - (moment - now)
+    if moment > now:
+        raise RequestError(
+            f"{field}: {text} is in the future; the hub's clock says {now.isoformat()}", reason="InvalidField"
+        )
+    return moment
+
+
 def _parse(field: str, text: str, now: datetime) -> datetime:
-    if re.fullmatch(r"(?:\d{1,9}[smhdw])+", text):
+    if _LENGTH.fullmatch(text):
         length = sum(
             (timedelta(**{_UNITS[unit]: int(n)}) for n, unit in re.findall(r"(\d+)([smhdw])", text)), timedelta()
         )

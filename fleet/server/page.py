@@ -64,6 +64,7 @@ def render(snapshot: Snapshot, query: PageFilter) -> str:
         panel.tiles(snapshot),
         panel.problems(status.problems),
         panel.pauses(status.pauses, now),
+        panel.holds(status.holds, now),
         _filter(query),
         panel.attention(snapshot),
         panel.matrix(snapshot),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from fleet.hub.view import ClusterRow, PauseRow, ProblemRow, RepositoryRow, Status, TargetRow
+from fleet.hub.view import ClusterRow, HoldRow, PauseRow, ProblemRow, RepositoryRow, Status, TargetRow
 from fleet.server.markup import Html, join, tag
 from fleet.store.event import Event
 
@@ -106,6 +106,12 @@ def pauses(rows: Sequence[PauseRow], now: datetime) -> Html | None:
     """List pauses in force."""
     cells = [(p.scope, p.reason, p.actor, format_age(p.since, now), p.until or "until resumed") for p in rows]
     return _table("Paused", ("what", "why", "by", "since", "until"), cells, kind="note") if rows else None
+
+
+def holds(rows: Sequence[HoldRow], now: datetime) -> Html | None:
+    """List holds in force."""
+    cells = [(h.scope, h.release, h.reason, h.actor, format_age(h.since, now)) for h in rows]
+    return _table("Held", ("what", "at", "why", "by", "since"), cells, kind="note") if rows else None
 
 
 def attention(snapshot: Snapshot) -> Html | None:

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Sequence
 
 from fleet.errors import RequestError
-from fleet.hub.view import Actor, ApprovalRow, Hub, PauseRequest, PauseRow, SyncRequest, TargetRow
+from fleet.hub.view import Actor, ApprovalRow, HoldRequest, HoldRow, Hub, PauseRequest, PauseRow, SyncRequest, TargetRow
 from fleet.server.identity import check_environments
 from fleet.server.listing import paginate
 from fleet.server.model import (
     ApproveBody,
+    HoldBody,
     NewToken,
     Nothing,
     Page,
@@ -22,6 +23,8 @@ from fleet.server.model import (
     Revoked,
     SyncBody,
     TokenBody,
+    Unheld,
+    UnholdBody,
 )
 from fleet.server.moment import parse_end
 from fleet.server.operation import Call
@@ -70,6 +73,23 @@ async def resume(call: Call, body: ResumeBody) -> Resumed:
     _check_scope(call, body.cluster, body.environment, "this")
     request = PauseRequest(reason="", cluster=body.cluster, app=body.app, environment=body.environment)
     return Resumed(resumed=await call.hub.resume(request, call.actor))
+
+
+async def rollback(call: Call, body: HoldBody) -> HoldRow:
+    """Hold targets at an earlier release, from its stored bytes; they follow Git again when the hold ends."""
+    _check_names(call.hub, app=body.app, cluster=body.cluster, environment=body.environment)
+    _check_scope(call, body.cluster, body.environment, "this rollback")
+    request = HoldRequest(
+        app=body.app, environment=body.environment, cluster=body.cluster, to=body.to.strip(), reason=body.reason
+    )
+    return await call.hub.rollback(request, call.actor)
+
+
+async def unhold(call: Call, body: UnholdBody) -> Unheld:
+    """End the hold of exactly this scope. Names are not checked: what was held may have left the inventory."""
+    _check_scope(call, body.cluster, body.environment, "this")
+    request = HoldRequest(app=body.app, environment=body.environment, cluster=body.cluster)
+    return Unheld(unheld=await call.hub.unhold(request, call.actor))
 
 
 def _check_scope(call: Call, cluster: str, environment: str, act: str) -> None:

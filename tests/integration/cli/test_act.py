@@ -125,3 +125,27 @@ def test_a_token_is_revoked(hub: FakeHub) -> None:
 def test_a_role_is_needed(hub: FakeHub) -> None:
     """There is no default role."""
     assert hub.run("token", "create", "ci").exit_code == 2
+
+
+def test_rollback_says_how_it_ends(hub: FakeHub) -> None:
+    """What is held, at which release, and the command that ends it."""
+    row = {"scope": "app shop, cluster dev-1", "environment": "", "cluster": "dev-1", "release": "shop#6"}
+    hub.on("POST rollback", row)
+    result = hub.run("rollback", "shop", "--cluster", "dev-1", "--to", "6", "--reason", "incident 12")
+    assert result.stdout == "app shop, cluster dev-1 is held at shop#6; fleet unhold shop --cluster dev-1 ends it\n"
+    assert hub.asked[0].body == {"app": "shop", "cluster": "dev-1", "to": "6", "reason": "incident 12"}
+
+
+def test_a_rollback_has_one_scope(hub: FakeHub) -> None:
+    """A cluster is in one environment."""
+    result = hub.run("rollback", "shop", "--cluster", "a", "--environment", "b", "--reason", "x")
+    assert (result.exit_code, hub.asked) == (2, [])
+
+
+def test_unhold(hub: FakeHub) -> None:
+    """The same scope ends it; where nothing is held the exit code is 1."""
+    hub.on("POST unhold", {"unheld": 1}, {"unheld": 0})
+    assert hub.run("unhold", "shop", "--environment", "prod").stdout == "targets follow Git again\n"
+    assert hub.asked[0].body == {"app": "shop", "environment": "prod"}
+    again = hub.run("unhold", "shop")
+    assert (again.exit_code, "shop is not held" in again.stderr) == (1, True)

@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from fleet.hub.view import RenderedRow, Rendering
-from tests.integration.cli.hub import NEW, OLD, Answer, FakeHub, planned, target, where
+from fleet.hub.view import HoldRow, RenderedRow, Rendering
+from tests.integration.cli.hub import NEW, OLD, Answer, FakeHub, planned, status, target, where
 
 
 def _rendering() -> Rendering:
@@ -206,3 +206,36 @@ def test_followed_events_have_every_form(hub: FakeHub, form: str, first: str) ->
     bad = Answer({"status": 403, "detail": "no"}, 403, "application/problem+json")
     hub.on("GET events", {"items": [_event(7)], "continue": ""}, bad)
     assert hub.run("events", "-f", "-o", form).stdout.startswith(first)
+
+
+def test_releases_are_listed(hub: FakeHub) -> None:
+    """What changed, where each runs, what is held; with --changes every object."""
+    row = {
+        "release": "shop#7", "revision": NEW, "reason": "Commit", "created_at": "2026-01-02T03:00:00Z",
+        "added": ["ConfigMap shop/new"], "changed": ["Deployment.apps shop/web"], "removed": [],
+        "runs_on": ["dev-1", "dev-2"], "holds": ["app shop"],
+    }  # fmt: skip
+    hub.on_items("GET apps/shop/releases", row)
+    lines = hub.run("release", "shop", "--changes").stdout.splitlines()
+    assert lines[1].split() == ["shop#7", NEW[:7], "Commit", "1h", "+1", "~1", "dev-1,", "dev-2", "app", "shop"]
+    assert lines[-3:] == ["shop#7", "  + ConfigMap shop/new", "  ~ Deployment.apps shop/web"]
+    assert hub.run("release", "shop", "-o", "name").stdout == "shop#7\n"
+
+
+def test_at_a_past_moment(hub: FakeHub) -> None:
+    """The moment is the hub's to understand."""
+    hub.on_items("GET targets", target(state="", since="2026-01-01T00:00:00Z"))
+    result = hub.run("at", "2h", "--app", "shop")
+    assert result.stdout.splitlines()[1].split() == ["dev-1", "shop", "dev", "shop#7", NEW[:7], "2026-01-01T00:00:00Z"]
+    assert (hub.asked[0].query["at"], hub.asked[0].query["app"]) == ("2h", "shop")
+
+
+def test_a_hold_is_shown_by_status(hub: FakeHub) -> None:
+    """Who holds what at which release, since when and why."""
+    row = HoldRow(
+        scope="app shop", app="shop", environment="", cluster="", release="shop#6", reason="incident 12", actor="ada",
+        since="2026-01-02T03:00:00Z",
+    )  # fmt: skip
+    hub.on("GET status", status(holds=(row,)))
+    hub.on_items("GET targets", target())
+    assert "  app shop at shop#6: incident 12 (ada, 1h ago)" in hub.run("status").stdout

@@ -27,7 +27,7 @@ async def test_targets_have_the_stable_names(api: Api) -> None:
     answer = await api.get("/targets")
     assert set(answer.json) == {"items", "continue"}
     wanted = {"app", "cluster", "environment", "state", "reason", "message", "since", "desired_revision"}
-    wanted |= {"applied_revision", "release", "observed_at", "objects", "labels"}
+    wanted |= {"applied_revision", "release", "observed_at", "objects", "labels", "hold"}
     assert set(answer.json["items"][0]) == wanted
     assert answer.json["items"][0]["objects"] == {"total": 4, "current": 4, "drifted": 0, "failed": 0}
 
@@ -252,3 +252,32 @@ async def test_unknown_paths_and_methods(api: Api) -> None:
     assert "/api/v1/targets" in missing.json["detail"]
     wrong = await api("DELETE", "/api/v1/status", token=ADMIN)
     assert (wrong.status, wrong.json["reason"], wrong.headers["Allow"]) == (405, "MethodNotAllowed", "GET,HEAD")
+
+
+async def test_releases_of_an_app(api: Api) -> None:
+    """Newest first, with what changed and where each runs; an app without any is told from one that is not there."""
+    rows = (await api.get("/apps/shop/releases")).json["items"]
+    assert [(r["release"], r["runs_on"], r["changed"]) for r in rows] == [
+        ("shop#42", [], ["ConfigMap default/settings"]),
+        ("shop#41", ["us-1"], ["ConfigMap default/settings"]),
+    ]
+    assert (await api.get("/apps/db/releases")).json["items"] == []
+    wrong = await api.get("/apps/shpo/releases")
+    assert (wrong.status, "did you mean shop?" in wrong.json["detail"]) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("at", "since"),
+    [("2030-01-31T10:00:00Z", "2030-01-31T10:00:00+00:00"), ("2h", "2030-01-31T10:00:00+00:00")],
+)
+async def test_targets_at_a_past_moment(api: Api, at: str, since: str) -> None:
+    """The filters go on working; a length of time counts back."""
+    rows = (await api.get(f"/targets?at={at}&cluster=eu-2")).json["items"]
+    assert [(r["release"], r["since"], r["state"]) for r in rows] == [("shop#41", since, "")]
+
+
+@pytest.mark.parametrize("query", ["at=2031-01-01T00:00:00Z", "at=soon", "at=2h&state=Synced"])
+async def test_a_moment_that_cannot_be_told(api: Api, query: str) -> None:
+    """Neither the future nor states of the past are known."""
+    answer = await api.get(f"/targets?{query}")
+    assert (answer.status, answer.json["reason"]) == (400, "InvalidField")
