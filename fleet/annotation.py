@@ -24,6 +24,9 @@ SUBSTITUTE = ("fleet/substitute", "kustomize.toolkit.fluxcd.io/substitute")
 ADOPT = "fleet/adopt"
 WAVE = "argocd.argoproj.io/sync-wave"
 SYNC_OPTIONS = "argocd.argoproj.io/sync-options"
+KEEP_OPTIONS = frozenset({"Prune=false", "Prune=confirm", "Delete=false", "Delete=confirm"})
+"""Sync options that forbid a deletion, or want it confirmed."""
+RESOURCE_POLICY = "helm.sh/resource-policy"
 HOOKS = ("argocd.argoproj.io/hook", "helm.sh/hook")
 
 OPT_OUT_PREFIXES = ("fleet/", "kustomize.toolkit.fluxcd.io/")
@@ -48,11 +51,10 @@ def parse_flags(annotations: Mapping[str, str]) -> Flags:
     """
     if not annotations:
         return Flags()
-    options = {part.strip() for part in annotations.get(SYNC_OPTIONS, "").split(",")}
     ssa = _first(annotations, SSA).lower()
     return Flags(
         reconcile=_first(annotations, RECONCILE) != "disabled" and ssa != "ignore",
-        prune=_first(annotations, PRUNE) != "disabled" and "Prune=false" not in options,
+        prune=_may_prune(annotations),
         substitute=_first(annotations, SUBSTITUTE) != "disabled",
         force=_first(annotations, FORCE) == "enabled",
         apply=_SSA_WORDS.get(ssa, Apply.OVERRIDE),
@@ -60,6 +62,12 @@ def parse_flags(annotations: Mapping[str, str]) -> Flags:
         wave=_parse_wave(annotations.get(WAVE, "")),
         hook=next((f"{name}: {annotations[name]}" for name in HOOKS if name in annotations), ""),
     )
+
+
+def _may_prune(annotations: Mapping[str, str]) -> bool:
+    options = {part.strip() for part in annotations.get(SYNC_OPTIONS, "").split(",")}
+    kept = annotations.get(RESOURCE_POLICY) == "keep" or options & KEEP_OPTIONS
+    return _first(annotations, PRUNE) != "disabled" and not kept
 
 
 def _first(annotations: Mapping[str, str], names: tuple[str, ...]) -> str:

@@ -34,7 +34,7 @@ from fleet.object import Adopt, GroupKind, Gvk, Manifest, ObjectKey, TargetId, e
 from fleet.reconcile.ignore import ignored_pointers, yield_fields
 from fleet.reconcile.live import Live, scaler, summarise
 from fleet.reconcile.order import prune_rank, rank
-from fleet.reconcile.plan import Action, Change, additions
+from fleet.reconcile.plan import DELIVERY_MANAGERS, Action, Change, additions
 from fleet.reconcile.port import ClusterApi, Kinds, Policy, Unsealer
 from fleet.store.ledger import Entry
 
@@ -303,12 +303,15 @@ def _is_first(change: Change) -> bool:
 async def _mark_preexisting(
     site: Site, change: Change, sent: Manifest, observed: Observed, priority: Priority
 ) -> Observed:
-    """At our first apply, what people had set before becomes `fleet-preexisting`: never drift, never removed."""
+    """At our first apply, what people and other tools had set before becomes `fleet-preexisting`: never removed.
+
+    Less what we apply: if another tool stayed a second owner of those fields, leaving one out of Git would not remove it.
+    """
     first = _is_first(change)
     reset = any(entry.manager == "before-first-apply" for entry in observed.managed)
     if not first and not reset:
         return observed
-    managers = site.policy.drift_managers
+    managers = (*site.policy.drift_managers, *(DELIVERY_MANAGERS if first else ()))
     exact = (sent.flags.adopt or site.policy.adopt) is Adopt.EXACT
     if first and exact:
         await site.api.patch_planned(

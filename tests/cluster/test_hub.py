@@ -37,7 +37,7 @@ spec:
 async def release_leases(planes: list[ControlPlane]) -> None:
     """Take the clusters from whichever hub an earlier test ran."""
     for plane in planes:
-        await plane.kubectl("delete", "lease", "fleet-hub", "-n", "fleet-system", "--ignore-not-found")
+        await plane.kubectl("delete", "lease,configmap", "--all", "-n", "fleet-system")
 
 
 @pytest.fixture
