@@ -210,7 +210,12 @@ def _refusals(view: View, m: Manifest, live: LiveObject | None) -> Iterator[tupl
     if (rule := not_allowed(view.policy, m)) is not None:
         yield Action.SKIP, "NotAllowed", f"{m.origin}: {rule}"
     if live is not None and live.deleting:
-        yield Action.SKIP, "Terminating", "being deleted; it is created again when it is gone"
+        yield Action.SKIP, "Terminating", f"{_ending(live)}; it is created again when it is gone"
+
+
+def _ending(live: LiveObject) -> str:
+    """Say what holds an object that is being deleted, as far as its health tells."""
+    return live.verdict.message if live.verdict is not None else "being deleted"
 
 
 def not_allowed(policy: Policy, m: Manifest) -> str | None:
@@ -361,7 +366,7 @@ def _decide_left(view: View, key: ObjectKey) -> Change:
             return change(Action.PRUNE, "Gone", "already gone")
         return change(Action.SKIP, "NotObserved", "the watch of this kind has not shown its objects yet")
     if live.deleting:
-        return change(Action.SKIP, "Terminating", "being deleted")
+        return change(Action.SKIP, "Terminating", _ending(live))
     if (other := view.wanted_by(key, view.target)) is not None:
         return change(Action.SKIP, "HandedOver", f"left to app {other.app}, which has it in Git now")
     if not live.ours or live.part_of != view.part_of:
