@@ -232,7 +232,12 @@ class Course:
             ),
             Measure(name="idle, other calls of the hub", value=spent.calls - heartbeats, unit="", note=note),
             Measure(name="idle, heartbeats", value=heartbeats, unit="", note=f"server saw {spent.on_leases} on leases"),
-            Measure(name="idle, watches opened", value=spent.watches, unit=""),
+            Measure(
+                name="idle, watches renewed",
+                value=spent.watches,
+                unit="",
+                note=f"server saw {spent.lists} lists of the kinds, its own included",
+            ),
             Measure(name="idle, CPU", value=1000 * cpu_s / self.size.idle_s, unit="ms/s"),
         ]
 

@@ -39,8 +39,16 @@ class Count:
 
     @property
     def on_objects(self) -> int:
-        """What the server answered about the kinds delivered, whoever asked; watches are not counted."""
-        return sum(n for (verb, resource), n in self.answered.items() if resource in OBJECTS and verb != "WATCH")
+        """What the server answered about objects of the kinds delivered, whoever asked; neither watches nor lists."""
+        return sum(self._on_kinds(verb) for verb in {verb for verb, _ in self.answered} - {"WATCH", "LIST"})
+
+    @property
+    def lists(self) -> int:
+        """How often somebody listed one of the kinds delivered: the server itself does, the hub only where a watch broke."""
+        return self._on_kinds("LIST")
+
+    def _on_kinds(self, verb: str) -> int:
+        return sum(self.answered[verb, resource] for resource in OBJECTS)
 
     @property
     def on_leases(self) -> int:
