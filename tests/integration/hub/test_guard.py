@@ -310,3 +310,72 @@ async def test_a_paused_app_deletes_only_after_approval(stage: Stage) -> None:
         await hub.resume(PauseRequest(app="shop", reason=""), ADA)
         await stage.state("one", "shop", "Waiting", "MassChange")
         assert there(cluster) == LETTERS[:8]
+
+
+async def test_prune_now_goes_before_a_failed_apply(stage: Stage) -> None:
+    """What fails blocks the prune; the command prunes, once, with its reason in the audit log."""
+    cluster = await stage.add_cluster("one")
+    stage.repository.commit("first", files("app", "abc"))
+    async with stage.running(stage.world) as hub:
+        await stage.synced(("one", "shop"))
+        assert await hub.prune("one", "shop", reason="nothing to do", actor=ADA) == 0
+        cluster.faults.fail(403, verb="patch", path="configmaps/d")
+        stage.repository.commit("more", files("app", "d"))
+        await stage.state("one", "shop", "Failed")
+        remove(stage, "app/a.yaml")
+        await asyncio.sleep(60)
+        assert there(cluster) == "abc"
+        assert await hub.prune("one", "shop", reason="a is in the way", actor=ADA) == 1
+        await stage.until(lambda: there(cluster) == "bc")
+        remove(stage, "app/b.yaml")
+        await asyncio.sleep(60)
+        assert there(cluster) == "bc"
+        [event] = await hub.events(kind="audit", reason="PruneNow")
+        assert (event.actor, "a is in the way" in event.message) == ("ada", True)
+
+
+async def test_prune_now_does_not_go_round_the_guard(stage: Stage) -> None:
+    """A mass change behind a failed apply waits for its approval, and is then pruned without asking once more."""
+    cluster = await stage.add_cluster("one")
+    stage.repository.commit("first", files("app", LETTERS[:8]))
+    async with stage.running(stage.world) as hub:
+        await stage.synced(("one", "shop"))
+        cluster.faults.fail(403, verb="patch", path="configmaps/z")
+        stage.repository.commit("more", files("app", "z"))
+        await stage.state("one", "shop", "Failed")
+        revision = remove(stage, *files("app", LETTERS[:6]))
+        await stage.until(lambda: (row := stage.row("one", "shop")) and row.desired_revision == revision)
+        await asyncio.sleep(30)
+        assert not waiting(stage)
+        assert await hub.prune("one", "shop", reason="z needs room", actor=ADA) == 6
+        await stage.until(lambda: waiting(stage))
+        with pytest.raises(TargetError, match="fleet approve one/shop"):
+            await hub.prune("one", "shop", reason="again", actor=ADA)
+        await asyncio.sleep(600)
+        assert there(cluster) == LETTERS[:8]
+        await approve(stage)
+        await stage.until(lambda: there(cluster) == LETTERS[6:8])
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "command"),
+    [
+        ({"paused": {"reason": "audit"}}, "Paused", "fleet resume"),
+        ({"apply": "report"}, "ReportOnly", "apply: auto"),
+    ],
+)
+async def test_prune_now_is_refused_where_nothing_is_written(
+    stage: Stage, spec: dict[str, object], reason: str, command: str
+) -> None:
+    """A paused and a report-only app are left alone; the refusal says what to do first."""
+    await stage.add_cluster("one")
+    stage.repository.commit("first", files("app", "abc"))
+    async with stage.running(stage.world) as hub:
+        await stage.synced(("one", "shop"))
+        stage.declare("apps.yaml", app_document("shop", "app", **spec))
+        await asyncio.sleep(30)
+        with pytest.raises(TargetError, match=command) as refused:
+            await hub.prune("one", "shop", reason="r", actor=ADA)
+        assert refused.value.reason == reason
+        with pytest.raises(TargetError, match="does not go to cluster"):
+            await hub.prune("one", "ghost", reason="r", actor=ADA)
