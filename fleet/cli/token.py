@@ -15,7 +15,7 @@ def command() -> None:
     """Make, list and revoke the tokens that let people and scripts in.
 
     A viewer reads; an operator also syncs, pauses, resumes and restarts; an approver also approves; an admin also
-    manages tokens. All of these commands need an admin's token.
+    manages tokens and decides about clusters. All of these commands need an admin's token.
     """
 
 

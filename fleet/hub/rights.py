@@ -165,7 +165,7 @@ def _impersonation(needs: Needs) -> Iterator[Document]:
 def _writing(needs: Needs) -> Iterator[Document]:
     for who, by_namespace in needs.writes.items():
         account = _account(who)
-        word = "hub-deliver" if who is None else f"deliver-{'-'.join(account) if account else who.user}"
+        word = "hub-write" if who is None else f"write-{'-'.join(account) if account else who.user}"
         for namespace, resources in sorted(by_namespace.items()):
             rules = [*_rules(sorted(resources), WRITE), *_escalation(resources, namespace)]
             yield from _grant(f"fleet-{word.replace('/', '-').replace('%', '-')}", namespace, rules, who)

@@ -57,7 +57,7 @@ class Rights:
     def __init__(self, api: KubeApi, discovery: Discovery, who: Impersonation | None, cluster: str) -> None:
         self._api = api
         self._discovery = discovery
-        self._who = f"as {who.user}" if who is not None else "with the rights of this hub"
+        self._who = f"as {who.user}" if who is not None else "as this hub"
         self._cluster = cluster
         self._everything: bool | None = None
         self._answers: dict[tuple[GroupKind, str], _Answer] = {}
@@ -171,11 +171,11 @@ class Tenant:
         except Forbidden as error:
             raise await self._explain(key, error) from None
 
-    async def get(self, key: ObjectKey, *, priority: Priority) -> Observed | None:
+    async def get(self, key: ObjectKey, *, priority: Priority, version: str = "") -> Observed | None:
         """Read a whole object; None when it is absent. Raises: KubeError."""
         await self._rights.require(key.group_kind, key.namespace, READ)
         try:
-            return await self._api.get(key, priority=priority)
+            return await self._api.get(key, priority=priority, version=version)
         except Forbidden as error:
             raise await self._explain(key, error) from None
 

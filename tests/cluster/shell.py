@@ -22,6 +22,8 @@ class Shell:
 
     directory: Path
     environment: Mapping[str, str]
+    log: str = "background.log"
+    """File of what a command in the background prints."""
 
     async def run(self, script: str) -> str:
         """Run a block; return what it printed. Fails on any line that fails."""
@@ -42,7 +44,7 @@ class Shell:
     @contextlib.asynccontextmanager
     async def background(self, command: str) -> AsyncIterator[None]:
         """Keep a command running for the length of the block; it must end well when asked to."""
-        log = (self.directory / "background.log").open("wb")
+        log = (self.directory / self.log).open("wb")
         with log:
             process = await asyncio.create_subprocess_exec(
                 *command.split(), cwd=self.directory, env=self.environment, stdout=log, stderr=log
@@ -54,7 +56,7 @@ class Shell:
                     process.terminate()
                 async with asyncio.timeout(LONG_S):
                     code = await process.wait()
-        assert code == 0, (self.directory / "background.log").read_text()
+        assert code == 0, (self.directory / self.log).read_text()
 
 
 async def open_shell(directory: Path, plane: ControlPlane) -> Shell:

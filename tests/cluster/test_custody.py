@@ -1,13 +1,16 @@
 """Whose a real cluster is: another identity, another hub; and one that is emptied on purpose."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet.hub.service import HubService
+from fleet.settings import Settings
 from fleet.sim.real import ControlPlane
 from tests.cluster.test_hub import CONFIG, WEB, get, release_leases
 from tests.harness.fleet import ADA, Fleet, app_document, cluster_document, environment_document, repository_document
@@ -60,6 +63,41 @@ async def second_hub(fleet: Fleet) -> AsyncIterator[tuple[Fleet, HubService]]:
     other.inventory = fleet.inventory
     async with other.running() as hub:
         yield other, hub
+
+
+class Hasty(Fleet):
+    """A fleet whose hub renews its Leases every second."""
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the hub."""
+        return replace(super().settings, heartbeat_s=1.0)
+
+
+async def test_the_lease_is_renewed_and_only_by_its_holder(
+    fleet: Fleet, planes: list[ControlPlane], namespace: str
+) -> None:
+    """The heartbeat goes on while the Lease is ours; when it names another hub, the cluster is not written any more."""
+    plane, hasty = planes[0], Hasty(fleet.root)
+    times = set()
+
+    async def renewed() -> bool:
+        lease = await get(plane, "lease", "fleet-hub", "fleet-system")
+        times.add(lease["spec"]["renewTime"] if lease is not None else "")
+        return len(times) > 3
+
+    async with hasty.running() as hub:
+        await hasty.synced(("prod", "shop"))
+        await hasty.until(renewed)
+        assert [e.reason for e in await hub.events(kind="cluster")] == ["Connected"]
+        patch = '{"spec":{"holderIdentity":"another-hub"}}'
+        await plane.kubectl("patch", "lease", "fleet-hub", "-n", "fleet-system", "--type=merge", "-p", patch)
+        assert "another-hub" in await reason(hasty, hub, "OwnedByAnotherHub")
+        hasty.repository.commit("blue", {"app/settings.yaml": CONFIG.format(namespace=namespace, colour="blue")})
+        await plane.kubectl("delete", "configmap", "settings", "-n", namespace)
+        await hasty.until(lambda: hub.targets()[0].desired_revision != hub.targets()[0].applied_revision)
+        await asyncio.sleep(3)
+        assert await get(plane, "configmap", "settings", namespace) is None
 
 
 async def test_another_cluster_is_written_after_it_was_accepted(

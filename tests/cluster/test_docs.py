@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet.sim.program import free_port
 from fleet.sim.real import ControlPlane
 from tests.cluster.shell import Shell, blocks_after, eventually, open_shell
 from tests.harness.gitrepo import GitRepository
@@ -72,10 +73,53 @@ async def test_least_rights_suffice(shell: Shell, plane: ControlPlane) -> None:
         await eventually(shell, "kubectl get deployment web -n least -o jsonpath='{.spec.replicas}'", "1")
         await eventually(shell, "fleet wait app; fleet status prod/app", "2")
         assert "Forbidden" not in (await shell.run("fleet events; fleet status prod/app"))
+        [narrow] = blocks_after("how-to/connect-a-cluster.md", "Narrow the rights to what the apps need")
+        await shell.run(narrow.text)
+        await shell.run("kubectl scale deployment web -n least --replicas=3")
+        await eventually(shell, "kubectl get deployment web -n least -o jsonpath='{.spec.replicas}'", "1")
         repository.commit("Drop", {"app/objects.yaml": OBJECTS.partition("---\n")[0]})
         await eventually(shell, "kubectl get deployment web -n least 2>&1", "NotFound")
     assert "Forbidden" not in (shell.directory / "background.log").read_text()
-    await shell.run("kubectl delete --ignore-not-found -f rights.yaml && kubectl delete namespace least")
+    await shell.run("kubectl delete --ignore-not-found -f rights.yaml -f rbac.yaml")
+
+
+async def test_whose_a_cluster_is(shell: Shell, plane: ControlPlane) -> None:
+    """A second hub takes a cluster over and empties it, as the guide says; the first one says that it lost it."""
+    page = "how-to/decide-whose-a-cluster-is.md"
+    [take] = blocks_after(page, "Another hub holds it (OwnedByAnotherHub)")
+    drain, undrain = blocks_after(page, "Empty a cluster, or one app on it")
+    whole, _, look = drain.text.splitlines()
+    repository = GitRepository(shell.directory / "config")
+    settings, _, _ = OBJECTS.replace("least", "whose").partition("---\n")
+    repository.commit("Deliver", {"app/objects.yaml": settings})
+    (shell.directory / "clusters.d").mkdir()
+    connection = f"{{kubeconfig: {{file: {plane.kubeconfig_path}}}}}"
+    cluster = f"{CLUSTER}spec: {{environment: production, connection: {connection}}}\n"
+    (shell.directory / "clusters.d/fleet.yaml").write_text(f"{cluster}---\n{REST.replace('least', 'whose')}")
+    port = free_port()
+    place = {"FLEET_LISTEN": f"127.0.0.1:{port}", "FLEET_SERVER": f"http://127.0.0.1:{port}", "FLEET_DATA": "second"}
+    second = Shell(shell.directory, {**shell.environment, **place}, log="second.log")
+    run = "fleet run --inventory clusters.d"
+    async with shell.background(run):
+        await eventually(shell, "fleet status", "Synced")
+        async with second.background(run):
+            await eventually(second, "fleet cluster list", "OwnedByAnotherHub")
+            await second.run(take.text)
+            await eventually(second, "fleet status", "Synced")
+            await eventually(shell, "fleet cluster show prod", "OwnedByAnotherHub")
+            await second.run(whole)
+            await eventually(second, look, "Drained")
+            assert "NotFound" in await shell.run("kubectl get configmap settings -n whose 2>&1 || true")
+            await second.run(undrain.text)
+            await eventually(second, "kubectl get configmap settings -n whose 2>&1 | tail -1", "settings ")
+    await shell.run("kubectl delete namespace whose")
+
+
+CLUSTER = """\
+apiVersion: fleet/v1
+kind: Cluster
+metadata: {name: prod}
+"""
 
 
 OBJECTS = """\

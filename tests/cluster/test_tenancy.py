@@ -90,7 +90,7 @@ async def grant(fleet: Fleet, hub: HubService, plane: ControlPlane) -> str:
 async def revoke(plane: ControlPlane) -> None:
     """Take away what an earlier test granted to the hub."""
     for kind in ("clusterrole", "clusterrolebinding"):
-        await plane.kubectl("delete", kind, "fleet-hub-look", "fleet-hub-deliver", "--ignore-not-found")
+        await plane.kubectl("delete", kind, "fleet-hub-look", "fleet-hub-write", "--ignore-not-found")
 
 
 async def test_the_printed_rights_suffice_and_no_others_are_used(

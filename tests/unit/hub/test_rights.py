@@ -70,9 +70,9 @@ def test_an_app_gets_a_role_where_it_writes() -> None:
         None,
     )
     documents = write_rights(needs)
-    assert rules(documents, "Role", "fleet-hub-deliver", "shop") == [("apps", "deployments", WRITE)]
-    assert rules(documents, "Role", "fleet-hub-deliver", "web") == [("", "configmaps", WRITE)]
-    assert rules(documents, "ClusterRole", "fleet-hub-deliver") == [("", "namespaces", WRITE)]
+    assert rules(documents, "Role", "fleet-hub-write", "shop") == [("apps", "deployments", WRITE)]
+    assert rules(documents, "Role", "fleet-hub-write", "web") == [("", "configmaps", WRITE)]
+    assert rules(documents, "ClusterRole", "fleet-hub-write") == [("", "namespaces", WRITE)]
     looking = rules(documents, "ClusterRole", "fleet-hub-look")
     assert ("apps", "deployments", "get,list,watch") in looking
     names = [d["metadata"]["name"] for d in documents if d["kind"] == "Namespace"]
@@ -84,21 +84,21 @@ def test_a_new_kind_is_called_as_its_definition_says() -> None:
     crd = manifest("apiextensions.k8s.io", "CustomResourceDefinition", "", body=DEFINITION)
     ox = manifest("example.com", "Ox", "", scoped=False)
     documents = write_rights(collect_rights([supply(crd, ox, policy=Policy(namespace="farm"))], None))
-    assert rules(documents, "Role", "fleet-hub-deliver", "farm") == [("example.com", "oxen", WRITE)]
+    assert rules(documents, "Role", "fleet-hub-write", "farm") == [("example.com", "oxen", WRITE)]
 
 
 def test_an_account_gets_the_rights_instead_of_the_hub() -> None:
     """The hub may act as it and look, and no more."""
     user = "system:serviceaccount:shop:deployer"
     documents = write_rights(collect_rights([supply(manifest("", "ConfigMap", "shop"), user=user)], None))
-    assert rules(documents, "Role", "fleet-deliver-shop-deployer", "shop") == [("", "configmaps", WRITE)]
+    assert rules(documents, "Role", "fleet-write-shop-deployer", "shop") == [("", "configmaps", WRITE)]
     assert rules(documents, "Role", "fleet-hub-impersonate-deployer", "shop") == [
         ("", "serviceaccounts", "impersonate")
     ]
     bindings = {d["metadata"]["name"]: d["subjects"][0] for d in documents if d["kind"] == "RoleBinding"}
     account = {"kind": "ServiceAccount", "name": "deployer", "namespace": "shop"}
-    assert bindings["fleet-deliver-shop-deployer"] == account
-    assert "fleet-hub-deliver" not in bindings
+    assert bindings["fleet-write-shop-deployer"] == account
+    assert "fleet-hub-write" not in bindings
 
 
 def test_a_user_with_groups() -> None:
@@ -109,7 +109,7 @@ def test_a_user_with_groups() -> None:
     looking = next(d for d in documents if d["kind"] == "ClusterRole" and d["metadata"]["name"] == "fleet-hub-look")
     acting = [(r["resources"], r["resourceNames"]) for r in looking["rules"] if r["verbs"] == ["impersonate"]]
     assert acting == [(["users"], ["jane/doe"]), (["groups"], ["web"])]
-    assert rules(documents, "Role", "fleet-deliver-jane-doe", "shop") == [("", "configmaps", WRITE)]
+    assert rules(documents, "Role", "fleet-write-jane-doe", "shop") == [("", "configmaps", WRITE)]
 
 
 def test_whoever_delivers_roles_may_grant_them() -> None:
@@ -117,7 +117,7 @@ def test_whoever_delivers_roles_may_grant_them() -> None:
     documents = write_rights(
         collect_rights([supply(manifest(RBAC, "Role", "shop"), manifest(RBAC, "RoleBinding", "shop"))], None)
     )
-    given = rules(documents, "Role", "fleet-hub-deliver", "shop")
+    given = rules(documents, "Role", "fleet-hub-write", "shop")
     assert (RBAC, "roles", "escalate") in given
     assert (RBAC, "clusterroles,roles", "bind") in given
 
