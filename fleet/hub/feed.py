@@ -15,6 +15,7 @@ import structlog
 from fleet.aio import as_fleet_error, spawn
 from fleet.clock import Clock, jitter
 from fleet.errors import After, Backoff, FleetError, OnChange, RevisionMissing, SourceError
+from fleet.git.order import DAMAGED
 from fleet.git.repository import Snapshot
 from fleet.hub.archive import Archive, Recalled, encode_input
 from fleet.hub.brief import Brief, brief_of
@@ -62,6 +63,10 @@ class Sources(Protocol):
 
     def snapshot(self, repository: str) -> Snapshot | None:
         """Return what is known of a repository; None before its document is in force."""
+        ...
+
+    def distrust(self, repository: str) -> None:
+        """Have a clone that was found damaged replaced."""
         ...
 
     async def keep(self, revisions: Mapping[str, frozenset[str]]) -> None:
@@ -188,6 +193,8 @@ class Feed:
             if target.id not in held:
                 await self._withhold([target], error, head=snapshot.revision)
         await self._archive.store(good)
+        if any(error.reason == DAMAGED for _, error in bad):
+            self._sources.distrust(app.spec.repository)
         self._retry_later(name, [error for _, error in bad])
         if self._keeper is not None:
             self._keeper.mark_later(COMMITS, KEEP_SOON_S)

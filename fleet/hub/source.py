@@ -69,6 +69,12 @@ class Mirrors:
         mirror = self._of_name.get(repository)
         return mirror.snapshot(repository) if mirror is not None else None
 
+    def distrust(self, repository: str) -> None:
+        """Have a clone that a reader found damaged replaced by the next poll."""
+        mirror = self._of_name.get(repository)
+        if mirror is not None:
+            mirror.distrust()
+
     async def keep(self, revisions: Mapping[str, frozenset[str]]) -> None:
         """Keep these commits reachable, by repository."""
         wanted: dict[int, tuple[Mirror, set[str]]] = {}
