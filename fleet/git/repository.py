@@ -182,8 +182,10 @@ class Mirror:
         self._hurry()
 
     def distrust(self) -> None:
-        """Take note that a reader found the clone damaged: the next poll replaces it."""
+        """Take note that a reader found the clone damaged: the next poll, which comes now, replaces it."""
         self._is_damaged = True
+        self._due_s = 0.0
+        self._wake.set()
 
     # -- polling
 
