@@ -42,6 +42,7 @@ COMMANDS = {
     "prune": Entry("Act", "Delete what left Git, although a failed apply blocks that."),
     "rollback": Entry("Act", "Hold an app at an earlier release."),
     "unhold": Entry("Act", "End a hold: let targets follow Git again."),
+    "recover": Entry("Act", "Show what a hub that lost its database left behind, and confirm that it may go."),
     "restart": Entry("Act", "Restart the workloads of an app on a cluster, or one of them."),
     "cluster": Entry("Act", "Show clusters, and decide whose they are and what may be on them."),
     "token": Entry("Act", "Make, list and revoke the tokens that let people and scripts in."),

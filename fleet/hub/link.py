@@ -5,7 +5,7 @@ Everything here ends with the connection; what must survive is in the ledger and
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -14,6 +14,7 @@ from fleet.aio import as_fleet_error, spawn
 from fleet.clock import Clock, jitter
 from fleet.errors import FleetError, KubeError
 from fleet.hub.brief import Brief
+from fleet.hub.checkup import Checkups
 from fleet.hub.drain import drain_order, explain_drain
 from fleet.hub.event import EventLog
 from fleet.hub.feed import Feed, Supply
@@ -33,14 +34,16 @@ from fleet.object import GroupKind, ObjectKey, TargetId, short
 from fleet.reconcile.carry import CRD, definition_of
 from fleet.reconcile.drift import matching
 from fleet.reconcile.live import Live, LiveObject
-from fleet.reconcile.plan import Plan, not_allowed
+from fleet.reconcile.plan import FOUND, Plan, not_allowed
 from fleet.reconcile.port import Ledger, Policy, Unsealer
+from fleet.reconcile.recover import find_marked
 from fleet.reconcile.status import Condition, State, Why
 from fleet.reconcile.target import Desired, Order, Report, Surroundings, Target
 from fleet.settings import Settings
+from fleet.store.checkup import CheckupStore
 from fleet.store.drain import Drain, find_drain
 from fleet.store.event import Event
-from fleet.store.ledger import Lease
+from fleet.store.ledger import Entry, Lease
 from fleet.store.pause import Pause, find_pause
 
 log = structlog.get_logger()
@@ -69,6 +72,7 @@ class Commons:
     pauses: Callable[[], Sequence[Pause]]
     drains: Callable[[], Sequence[Drain]] = tuple
     approvals: Approvals
+    checkups: CheckupStore
 
 
 class Link:
@@ -128,6 +132,7 @@ class Link:
             on_trouble=on_trouble,
             on_doubt=heartbeat.doubt,
         )
+        self._checkups = Checkups(cluster, commons.checkups, clock, targets=self._auditable, audit=self._audit)
         self._guard = Guard(cluster=cluster, approvals=commons.approvals, leaving=self._leaving)
         self._around = Surroundings(
             hub_id=commons.hub_id,
@@ -150,7 +155,7 @@ class Link:
 
     async def run(self) -> None:
         """Reconcile until cancelled. Raises: KubeError, StoreError when the connection as a whole must end."""
-        loaded = await self._commons.ledger.load_cluster(self.cluster)
+        loaded = await self._commons.ledger.load_cluster(self.cluster) or await self._rebuild()
         self._around.ledgers.update(loaded)
         self._owners.update({key: target for target, rows in loaded.items() for key in rows})
         self.discovery.on_change = self._on_discovery
@@ -161,11 +166,35 @@ class Link:
                 spawn(group, f"kinds/{self.cluster}", self.kinds.run())
                 spawn(group, f"pods/{self.cluster}", self.pods.run())
                 spawn(group, f"probe/{self.cluster}", self._probe())
+                spawn(group, f"checkups/{self.cluster}", self._checkups.run())
                 self.mark_all()
         finally:
             if self._runner is not None:
                 self._runner.close()
             self._runner = None
+
+    async def _rebuild(self) -> dict[TargetId, dict[ObjectKey, Entry]]:
+        """Find what this hub applied here before it lost its ledger; a new cluster has nothing of it."""
+        commons, now = self._commons, self._commons.clock.now()
+        found = await find_marked(self.api, self.discovery, cluster=self.cluster, hub_id=commons.hub_id, now=now)
+        if found:
+            await commons.ledger.rebuild(found, self._lease)
+            apps = ", ".join(sorted(target.app for target in found))
+            message = (
+                f"{sum(map(len, found.values()))} objects of {apps} were found by their marks; nothing was written"
+            )
+            commons.events.append(
+                Event(at=now, kind="cluster", reason="LedgerRebuilt", message=message, cluster=self.cluster)
+            )
+        return found
+
+    async def release_found(self, target: TargetId, keys: Sequence[ObjectKey]) -> None:
+        """Treat objects found by their marks as any others from now on: somebody confirmed. Raises: StoreError."""
+        rows = self._around.ledgers.get(target, {})
+        confirmed = [replace(rows[key], state="") for key in keys if key in rows and rows[key].state == FOUND]
+        await self._commons.ledger.record(target, confirmed, [], self._lease)
+        rows.update({row.key: row for row in confirmed})
+        self.mark(target, urgent=True)
 
     def mark(self, target: TargetId, *, urgent: bool = False) -> None:
         """Look at a target again; `urgent` forgets how long its failures should wait."""
@@ -292,11 +321,23 @@ class Link:
     async def _forget(self, target: TargetId) -> None:
         """Drop a target that left the inventory and holds nothing any more."""
         await self._commons.feed.forget(target)
+        await self._checkups.forget(target)
         self._note(target, "prune", "Removed", f"{target.app} was taken off this cluster, and nothing of it is left")
         self._targets.pop(target, None)
         self._around.ledgers.pop(target, None)
         self.progress.pop(target, None)
         self._keys.pop(target, None)
+
+    def _auditable(self) -> list[TargetId]:
+        """List the targets of which it is known what they should be and are."""
+        return [t for t, p in self.progress.items() if p.report is not None and p.report.order.desired is not None]
+
+    async def _audit(self, target: TargetId) -> None:
+        """Compare one target's objects with what an apply would make of them; what differs is drift."""
+        progress = self.progress.get(target)
+        report = progress.report if progress is not None else None
+        if report is not None and await self._target(target).audit_once(report):
+            self.mark(target)
 
     def _note(self, target: TargetId, kind: str, reason: str, message: str, key: str = "") -> None:
         row = self._commons.feed.supplies.get(target)

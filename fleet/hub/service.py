@@ -17,6 +17,7 @@ from fleet.hub.guard import Approvals
 from fleet.hub.history import History
 from fleet.hub.inspect import Inspector
 from fleet.hub.pods import WORKLOADS
+from fleet.hub.recovery import Recovery
 from fleet.hub.session import Session
 from fleet.hub.supervisor import Supervisor
 from fleet.hub.tenant import Tenant
@@ -35,6 +36,7 @@ from fleet.hub.view import (
     PauseRequest,
     PauseRow,
     PlannedRow,
+    RecoverRow,
     ReleaseRow,
     Rendering,
     Status,
@@ -84,6 +86,7 @@ class HubService:
         self._board = board
         self._inspector = inspector
         self._history = history
+        self._recovery = Recovery(supervisor)
         self._events = events
         self._event_store = event_store
         self._pauses = pauses
@@ -306,6 +309,17 @@ class HubService:
             ended = await self._history.unhold(request)
             act.result = f"done: {ended} holds ended"
         return ended
+
+    def recovery(self) -> Sequence[RecoverRow]:
+        """List what a lost ledger left behind and nobody has confirmed."""
+        return self._recovery.rows()
+
+    async def recover(self, *, cluster: str, app: str, reason: str, actor: Actor) -> Sequence[RecoverRow]:
+        """Let what `recovery` lists be pruned; returns it. Idempotent. Raises: TargetError when a cluster is away."""
+        async with self._auditor.act("Recovered", actor, reason, cluster=cluster, app=app) as act:
+            rows = await self._recovery.confirm(cluster, app)
+            act.after = {"objects": ", ".join(f"{r.cluster}/{r.app} {r.kind} {r.namespace}/{r.name}" for r in rows)}
+        return rows
 
     async def targets_at(self, moment: datetime) -> Sequence[TargetRow]:
         """Say which release every target had at a past moment; rows have no state."""

@@ -222,6 +222,17 @@ class HoldRow(Row, frozen=True, kw_only=True):
     since: str
 
 
+class RecoverRow(Row, frozen=True, kw_only=True):
+    """One object that this hub applied before it lost its records, and that is not in Git."""
+
+    cluster: str
+    app: str
+    group: str
+    kind: str
+    namespace: str
+    name: str
+
+
 class ReleaseRow(Row, frozen=True, kw_only=True):
     """One release of an app. Objects are `KIND NAMESPACE/NAME`, against the release before it, over all clusters."""
 
@@ -502,6 +513,14 @@ class Hub(Protocol):
 
     async def unhold(self, request: HoldRequest, actor: Actor) -> int:
         """End the hold of exactly this scope; returns how many ended. Raises: TargetError when others hold it."""
+        ...
+
+    def recovery(self) -> Sequence[RecoverRow]:
+        """List what a lost ledger left behind and nobody has confirmed."""
+        ...
+
+    async def recover(self, *, cluster: str, app: str, reason: str, actor: Actor) -> Sequence[RecoverRow]:
+        """Let what `recovery` lists be pruned; returns it. Idempotent. Raises: TargetError when a cluster is away."""
         ...
 
     async def targets_at(self, moment: datetime) -> Sequence[TargetRow]:

@@ -15,6 +15,7 @@ from fleet.kube.wire import Observed
 from fleet.object import Manifest, ObjectKey, Origin, TargetId, encode_canonical
 
 SYSTEM_NAMESPACE = "fleet-system"
+PARENT_PREFIX = "fleet-app-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ def parent_name(target: TargetId) -> str:
     >>> parent_name(TargetId("prod", "shop"))
     'fleet-app-shop'
     """
-    return f"fleet-app-{target.app}"
+    return f"{PARENT_PREFIX}{target.app}"
 
 
 def parent_key(target: TargetId) -> ObjectKey:

@@ -196,7 +196,7 @@ async def _write_one(site: Site, change: Change) -> Result:
             raise
         if not await _make_room(site, change, priority):
             return Result(change=change, makes_room=True)
-        applied = await site.api.apply(_stamp(site, manifest), priority=priority)
+        applied = await site.api.apply(stamp(site, manifest), priority=priority)
     observed = applied.observed
     if not applied.created:
         observed = await _mark_preexisting(site, change, sent, observed, priority)
@@ -205,7 +205,7 @@ async def _write_one(site: Site, change: Change) -> Result:
     site.live.put(change.key, summarise(observed, site.hub_id, now), written=True)
     return Result(
         change=change,
-        entry=_entry(site, change.manifest, observed, now),
+        entry=entry_of(site, change.manifest, observed, now),
         created=applied.created,
         overridden=applied.overridden,
         unrepaired=_left_over(site, change, observed),
@@ -214,7 +214,8 @@ async def _write_one(site: Site, change: Change) -> Result:
     )
 
 
-def _entry(site: Site, manifest: Manifest, observed: Observed, now: datetime) -> Entry:
+def entry_of(site: Site, manifest: Manifest, observed: Observed, now: datetime) -> Entry:
+    """Make the ledger row of an object that is as applied."""
     yielded = _yielded(site, manifest.key, scaler(observed.managed))
     return Entry(
         key=manifest.key,
@@ -245,7 +246,7 @@ async def _apply(site: Site, sent: Manifest, priority: Priority) -> Applied:
             await asyncio.sleep(POLL_S)
 
 
-def _stamp(site: Site, manifest: Manifest) -> Manifest:
+def stamp(site: Site, manifest: Manifest) -> Manifest:
     """Put our labels on a manifest."""
     body = msgspec.json.decode(manifest.body)
     labels = body["metadata"].setdefault("labels", {})
@@ -259,7 +260,7 @@ async def _as_sent(site: Site, change: Change, manifest: Manifest, priority: Pri
     One that is new to the cache may exist, too: adopted, or "deleted" by losing our label. What it may be scaled by is
     only known from itself.
     """
-    stamped = _stamp(site, manifest)
+    stamped = stamp(site, manifest)
     if change.action is Action.CREATE and change.reason != "Deleted":
         return stamped
     desired = msgspec.json.decode(stamped.body)
@@ -270,9 +271,22 @@ async def _as_sent(site: Site, change: Change, manifest: Manifest, priority: Pri
     live = await site.api.get(change.key, priority=priority)
     if live is None or live.body is None:
         return stamped
-    pointers = _yielded(site, change.key, scaler(live.managed))
-    sent = yield_fields(desired, msgspec.json.decode(live.body), live.managed, pointers)
+    return leave_to_others(site, stamped, live)
+
+
+def leave_to_others(site: Site, stamped: Manifest, live: Observed) -> Manifest:
+    """Leave out of a manifest what others hold of an object (`body` set) and we yield."""
+    pointers = yielded_of(site, live)
+    if not pointers:
+        return stamped
+    found = msgspec.json.decode(live.body or b"{}")
+    sent = yield_fields(msgspec.json.decode(stamped.body), found, live.managed, pointers)
     return replace(stamped, body=encode_canonical(sent))
+
+
+def yielded_of(site: Site, live: Observed) -> tuple[str, ...]:
+    """List the JSON pointers that are not ours to set on an object as it is."""
+    return _yielded(site, live.key, scaler(live.managed))
 
 
 async def _undo_additions(

@@ -14,7 +14,7 @@ from fleet.annotation import HUB, PART_OF
 from fleet.kube.ownership import own_entry
 from fleet.kube.wire import Observed
 from fleet.object import Adopt, Apply, GroupKind, Manifest, ObjectKey, TargetId
-from fleet.reconcile.drift import added_by, is_taken
+from fleet.reconcile.drift import Finding, added_by, is_taken
 from fleet.reconcile.ignore import ignored_pointers
 from fleet.reconcile.live import LiveObject
 from fleet.reconcile.port import Policy
@@ -34,7 +34,7 @@ class Action(StrEnum):
 
 
 WRITES = frozenset({Action.CREATE, Action.CONFIGURE, Action.ADOPT})
-DRIFT_REASONS = frozenset({"Drifted", "Deleted", "Replaced", "Added"})
+DRIFT_REASONS = frozenset({"Drifted", "Deleted", "Replaced", "Added", "AuditDrift"})
 UNSEEN = frozenset({"NotObserved", "NotLookedUp", "MissingKind"})
 """Reasons of a skip for want of a full view of the cluster."""
 FAILURES = frozenset({"OwnedElsewhere", "Duplicate", "NotAllowed", "HookUnsupported"})
@@ -53,6 +53,9 @@ DELIVERY_MANAGERS = (
     "fleetagent",
 )
 """Field managers of other GitOps tools: what one of them still held after a takeover could not be removed by Git."""
+
+FOUND = "found"
+"""State of a ledger row that was rebuilt from an object's marks: what it was applied from is not known."""
 
 KEPT_KINDS = frozenset(
     {
@@ -112,6 +115,8 @@ class View:
     schema_changed: frozenset[GroupKind] = frozenset()
     former_hubs: frozenset[str] = frozenset()
     """Hubs that the cluster was taken over from."""
+    audited: Mapping[ObjectKey, Finding] = field(default_factory=dict)
+    """What the last daily audit found, per object."""
     removed: bool = False
     """The target itself is gone from the inventory."""
     prune_now: bool = False
@@ -324,8 +329,14 @@ def _decide_known(view: View, m: Manifest, entry: Entry, live: LiveObject, chang
         if view.synced(m.key.group_kind):
             return change(Action.CONFIGURE, "Rewound", "it is older than what we wrote: was the cluster restored?")
         return change(Action.UNCHANGED, "NotObserved", "the watch has not shown our last write yet")
-    found = find_drift(view.policy, m, entry, live)
+    found = find_drift(view.policy, m, entry, live) or _find_audited(view, m)
     return _repair(view, change, *found) if found is not None else change(Action.UNCHANGED, "InSync")
+
+
+def _find_audited(view: View, m: Manifest) -> tuple[str, str] | None:
+    """Say what the daily audit found of exactly this manifest."""
+    finding = view.audited.get(m.key)
+    return ("AuditDrift", finding.message) if finding is not None and finding.digest == m.digest else None
 
 
 def find_drift(policy: Policy, m: Manifest | None, entry: Entry, live: LiveObject) -> tuple[str, str] | None:
@@ -371,6 +382,12 @@ def _decide_left(view: View, key: ObjectKey) -> Change:
         return change(Action.SKIP, "HandedOver", f"left to app {other.app}, which has it in Git now")
     if not live.ours or live.part_of != view.part_of:
         return change(Action.PRUNE, "NotOurs", "no longer carries our marks; left as it is", orphan=True)
+    if entry.state == FOUND:
+        return change(
+            Action.SKIP,
+            "RecoverPending",
+            "was applied before this hub lost its records, and is not in Git; fleet recover lists it, --confirm prunes it",
+        )
     keep = keep_reason(view.policy, key, live, removed=view.removed)
     if keep:
         return change(Action.PRUNE, "Orphaned", keep, orphan=True)

@@ -36,6 +36,10 @@ class Ledger(Protocol):
         """Replace rows by results; `gone` rows are dropped. Idempotent. Raises: LeaseLost."""
         ...
 
+    async def rebuild(self, rows: Mapping[TargetId, Mapping[ObjectKey, Entry]], lease: Lease) -> None:
+        """Store what was found in the cluster of a lost ledger, all or nothing. Raises: LeaseLost."""
+        ...
+
     async def hand_over(self, source: TargetId, to: TargetId, keys: Sequence[ObjectKey], lease: Lease) -> None:
         """Move rows between targets of one cluster in one transaction."""
         ...
@@ -44,8 +48,19 @@ class Ledger(Protocol):
 class ClusterApi(Protocol):
     """Requests to one API server. Every call has a deadline and raises KubeError."""
 
-    async def apply(self, m: Manifest, *, priority: Priority, dry_run: bool = False) -> Applied:
-        """Server-side apply: unforced, then forced with the overridden managers recorded."""
+    async def apply(
+        self,
+        m: Manifest,
+        *,
+        priority: Priority,
+        dry_run: bool = False,
+        force: bool | None = None,
+        whole: bool = False,
+    ) -> Applied:
+        """Server-side apply: unforced, then forced with the overridden managers recorded; `force` True skips the first.
+
+        `whole` asks for the object's body in the answer.
+        """
         ...
 
     async def delete(self, key: ObjectKey, uid: str, *, priority: Priority, propagation: str = "Background") -> Deleted:
@@ -56,8 +71,8 @@ class ClusterApi(Protocol):
         """Read metadata; None when the object is absent."""
         ...
 
-    async def get(self, key: ObjectKey, *, priority: Priority) -> Observed | None:
-        """Read the whole object (`body` set)."""
+    async def get(self, key: ObjectKey, *, priority: Priority, version: str = "") -> Observed | None:
+        """Read the whole object (`body` set), at the server's preferred version unless told."""
         ...
 
     async def list_metadata(self, kind: GroupKind, namespace: str, *, priority: Priority) -> list[Observed]:

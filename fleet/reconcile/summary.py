@@ -10,8 +10,8 @@ from fleet.reconcile.plan import DRIFT_REASONS, FAILURES, WRITES, Action, Change
 from fleet.reconcile.status import Why
 from fleet.reconcile.target import Report
 
-WAITS = frozenset({"Terminating", "MissingKind"})
-"""Reasons of a skip that ends by itself when the cluster moves on."""
+WAITS = frozenset({"Terminating", "MissingKind", "RecoverPending"})
+"""Reasons of a skip that ends when the cluster moves on, or somebody confirms."""
 OPEN = WRITES | {Action.PRUNE, Action.HAND_OVER}
 
 

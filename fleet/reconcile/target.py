@@ -14,15 +14,17 @@ from fleet.kube.wire import Observed
 from fleet.metric import counter, histogram
 from fleet.object import Apply, GroupKind, Manifest, ObjectKey, TargetId
 from fleet.reconcile.applyset import set_id
+from fleet.reconcile.audit import audit_objects
 from fleet.reconcile.carry import Result, Site, carry_prunes, carry_writes, definition_of
-from fleet.reconcile.drift import Contest
+from fleet.reconcile.drift import Contest, Finding
 from fleet.reconcile.guard import HeldPrune, explain_refusals
 from fleet.reconcile.live import Drift, Live
 from fleet.reconcile.lookup import Found, look_up
 from fleet.reconcile.parent import Parent
 from fleet.reconcile.patience import Patience
-from fleet.reconcile.plan import BLOCKING, HOLDS_PRUNE, WRITES, Action, Change, Plan, View, plan_target, unseen
+from fleet.reconcile.plan import BLOCKING, FOUND, HOLDS_PRUNE, WRITES, Action, Change, Plan, View, plan_target, unseen
 from fleet.reconcile.port import ClusterApi, Kinds, Ledger, Policy, Unsealer
+from fleet.reconcile.recover import recognise
 from fleet.render.normalize import with_namespace
 from fleet.store.ledger import Entry, Lease
 
@@ -136,6 +138,8 @@ class Target:
         self.results: dict[ObjectKey, Result] = {}
         self.schema_changed: set[GroupKind] = set()
         self.finished: set[ObjectKey] = set()
+        self.audited: dict[ObjectKey, Finding] = {}
+        """What the last daily audit found and no write has mended yet."""
         self._around = around
         self._patience = Patience(around.clock)
         self._parent = Parent(target)
@@ -157,6 +161,7 @@ class Target:
         if order.desired is None and not order.removed:
             return Report(order=order)
         notes: list[Note] = []
+        await self._recognise(order)
         plan = await self._plan(order, notes)
         self._count_drift(plan, order.policy)
         if not order.writable:
@@ -173,6 +178,21 @@ class Target:
             plan = plan_target(self._view(order))
         await self._tend_parent(site, order, plan, pruned)
         return self._report(order, plan, notes, written=written, pruned=pruned, held=held)
+
+    async def _recognise(self, order: Order) -> None:
+        """Learn which objects of a rebuilt ledger are as an apply would leave them: those are not written."""
+        if not any(entry.state == FOUND for entry in self.entries.values()):
+            return
+        view = self._view(order)
+        changes = [
+            Change(key=key, action=Action.CONFIGURE, reason="LedgerMissing", manifest=m, entry=entry, live=view.live(key))
+            for key, m in view.desired.items()
+            if (entry := self.entries.get(key)) is not None and entry.state == FOUND
+        ]
+        if changes:
+            rows = await recognise(self._site(order), changes)
+            await self._around.ledger.record(self.id, rows, [], self._around.lease)
+            self.entries.update({row.key: row for row in rows})
 
     async def plan_only(self, order: Order) -> Plan:
         """Plan without writing anything, for people who want to see it."""
@@ -240,9 +260,19 @@ class Target:
             wanted_by=around.wanted_by,
             ended=around.live.ended,
             schema_changed=frozenset(self.schema_changed),
+            audited=self.audited,
             removed=order.removed,
             prune_now=order.prune_now,
         )
+
+    async def audit_once(self, report: Report) -> bool:
+        """Compare what the last run left in sync with what an apply would make; return whether that is news.
+
+        At most two requests per object. Raises: KubeError when the cluster as a whole fails.
+        """
+        before = dict(self.audited)
+        await audit_objects(self._site(report.order), report.changes, self.audited)
+        return self.audited != before
 
     def _site(self, order: Order) -> Site:
         around = self._around
@@ -343,12 +373,14 @@ class Target:
     def _drop(self, key: ObjectKey) -> None:
         self.entries.pop(key, None)
         self.results.pop(key, None)
+        self.audited.pop(key, None)
         if self._around.owners.get(key) == self.id:
             del self._around.owners[key]
 
     def _note_success(self, policy: Policy, result: Result, notes: list[Note]) -> None:
         change = result.change
         self._patience.note_success(change)
+        self.audited.pop(change.key, None)
         if result.makes_room:
             return
         WRITES_TOTAL.labels(self.id.cluster, self.id.app, change.action.value).inc()
@@ -360,6 +392,9 @@ class Target:
 
     def _note_repair(self, policy: Policy, result: Result) -> Note:
         change, drift = result.change, self._around.live.drift(result.key)
+        if change.reason == "AuditDrift":
+            REPAIRS.labels(self.id.cluster, self.id.app).inc()
+            return Note(kind="drift", reason=change.reason, message=f"{change.message}; applied again", key=change.key)
         drift = drift.within(policy.drift_managers) if drift is not None else None
         elapsed_s = asyncio.get_running_loop().time() - drift.seen_at if drift else 0.0
         REPAIRS.labels(self.id.cluster, self.id.app).inc()

@@ -221,6 +221,14 @@ class UnholdBody(Model, frozen=True, kw_only=True):
     cluster: Name = ""
 
 
+class RecoverBody(Model, frozen=True, kw_only=True):
+    """What a person confirms: that objects which a lost ledger left behind may be pruned; empty names match all."""
+
+    cluster: Name = ""
+    app: Name = ""
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+
+
 class RestartBody(Model, frozen=True, kw_only=True):
     """Which workloads of a target; empty = all."""
 

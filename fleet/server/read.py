@@ -11,6 +11,7 @@ from fleet.hub.view import (
     HoldRow,
     PauseRow,
     PlannedRow,
+    RecoverRow,
     ReleaseRow,
     Rendering,
     RepositoryRow,
@@ -189,6 +190,11 @@ async def list_releases(call: Call, query: Paging) -> Page[ReleaseRow]:
     if not rows and name not in apps:
         raise not_found("app", name, apps)
     return _in_order(rows, query)
+
+
+async def list_recovery(call: Call, query: Paging) -> Page[RecoverRow]:
+    """Answer the objects that a lost ledger left behind, which wait for somebody to confirm that they may go."""
+    return _in_order(call.hub.recovery(), query)
 
 
 async def list_holds(call: Call, query: Paging) -> Page[HoldRow]:

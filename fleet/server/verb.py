@@ -3,7 +3,18 @@
 from collections.abc import Iterable, Sequence
 
 from fleet.errors import RequestError
-from fleet.hub.view import Actor, ApprovalRow, HoldRequest, HoldRow, Hub, PauseRequest, PauseRow, SyncRequest, TargetRow
+from fleet.hub.view import (
+    Actor,
+    ApprovalRow,
+    HoldRequest,
+    HoldRow,
+    Hub,
+    PauseRequest,
+    PauseRow,
+    RecoverRow,
+    SyncRequest,
+    TargetRow,
+)
 from fleet.server.identity import check_environments
 from fleet.server.listing import paginate
 from fleet.server.model import (
@@ -16,6 +27,7 @@ from fleet.server.model import (
     PauseBody,
     PruneBody,
     Pruning,
+    RecoverBody,
     RestartBody,
     Restarted,
     ResumeBody,
@@ -83,6 +95,15 @@ async def rollback(call: Call, body: HoldBody) -> HoldRow:
         app=body.app, environment=body.environment, cluster=body.cluster, to=body.to.strip(), reason=body.reason
     )
     return await call.hub.rollback(request, call.actor)
+
+
+async def recover(call: Call, body: RecoverBody) -> Page[RecoverRow]:
+    """Confirm that what a lost ledger left behind may be pruned; answers the objects meant."""
+    _check_names(call.hub, cluster=body.cluster)
+    _check_scope(call, body.cluster, "", "this recovery")
+    return Page(
+        items=tuple(await call.hub.recover(cluster=body.cluster, app=body.app, reason=body.reason, actor=call.actor))
+    )
 
 
 async def unhold(call: Call, body: UnholdBody) -> Unheld:

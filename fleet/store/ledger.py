@@ -1,6 +1,6 @@
 """The ledger: what fleet applied, one row per object and cluster. Every write carries the cluster's lease epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -40,7 +40,8 @@ class Entry:
     """What fleet applied: one row per object.
 
     `desired` is the manifest's digest (empty: an intent without a result yet), `owned` the digest of our managedFields
-    entry in the last response, `rv` the resourceVersion of that response. `state` is `finished` for a Job seen done.
+    entry in the last response, `rv` the resourceVersion of that response. `state` is `finished` for a Job seen done, `found`
+    for an object known by its marks alone.
     """
 
     key: ObjectKey
@@ -64,6 +65,11 @@ def _read(row: Row) -> Entry:
         applied_at=read_some_at(row[9]),
         state=row[10],
     )
+
+
+def _upsert(target: TargetId, row: Entry) -> Statement:
+    at = write_at(row.applied_at)
+    return Statement(_UPSERT, (*target, *row.key, row.version, row.desired, row.owned, row.uid, row.rv, at, row.state))
 
 
 class LedgerStore:
@@ -104,15 +110,13 @@ class LedgerStore:
 
     async def record(self, target: TargetId, rows: Sequence[Entry], gone: Sequence[ObjectKey], lease: Lease) -> None:
         """Replace rows by results and drop the `gone`. Idempotent. Raises: LeaseLost."""
-        upserts = [
-            Statement(
-                _UPSERT,
-                (*target, *r.key, r.version, r.desired, r.owned, r.uid, r.rv, write_at(r.applied_at), r.state),
-            )
-            for r in rows
-        ]
+        upserts = [_upsert(target, row) for row in rows]
         deletes = [Statement(_DELETE, (*target, *key)) for key in gone]
         await self._write(lease, [*upserts, *deletes])
+
+    async def rebuild(self, rows: Mapping[TargetId, Mapping[ObjectKey, Entry]], lease: Lease) -> None:
+        """Store what was found in the cluster of a lost ledger, all or nothing. Raises: LeaseLost."""
+        await self._write(lease, [_upsert(target, e) for target, entries in rows.items() for e in entries.values()])
 
     async def hand_over(self, source: TargetId, to: TargetId, keys: Sequence[ObjectKey], lease: Lease) -> None:
         """Move rows between two targets of one cluster. Idempotent. Raises: LeaseLost."""

@@ -188,8 +188,16 @@ class FakeCluster:
 
     # ClusterApi
 
-    async def apply(self, m: Manifest, *, priority: Priority, dry_run: bool = False) -> Applied:
-        """Server-side apply with force."""
+    async def apply(
+        self,
+        m: Manifest,
+        *,
+        priority: Priority,
+        dry_run: bool = False,
+        force: bool | None = None,
+        whole: bool = False,
+    ) -> Applied:
+        """Server-side apply with force; a dry run stores nothing."""
         await self._enter("apply", m.key)
         self._check(m)
         body = msgspec.json.decode(m.body)
@@ -198,11 +206,13 @@ class FakeCluster:
         overridden = after.apply("fleet", dict(flatten(body)))
         if before is not None:
             self._check_immutable(before, after)
+        if dry_run:
+            return Applied(observed=after.observed(whole=whole), created=before is None)
         self._store(before, after)
         causes = tuple(
             Cause("FieldManagerConflict", format_path(path), f'conflict with "{name}"') for path, name in overridden
         )
-        observed = self.objects[m.key].observed(whole=False)
+        observed = self.objects[m.key].observed(whole=whole)
         return Applied(observed=observed, created=before is None, overridden=causes)
 
     async def delete(self, key: ObjectKey, uid: str, *, priority: Priority, propagation: str = "Background") -> Deleted:
@@ -226,8 +236,8 @@ class FakeCluster:
         await self._enter("get", key)
         return self.objects[key].observed(whole=False) if key in self.objects else None
 
-    async def get(self, key: ObjectKey, *, priority: Priority) -> Observed | None:
-        """Read the whole object."""
+    async def get(self, key: ObjectKey, *, priority: Priority, version: str = "") -> Observed | None:
+        """Read the whole object; every version of it is the same here."""
         await self._enter("get", key)
         return self.objects[key].observed(whole=True) if key in self.objects else None
 

@@ -29,6 +29,7 @@ from fleet.hub.view import (
     PauseRow,
     PlannedRow,
     ProblemRow,
+    RecoverRow,
     ReleaseRow,
     RenderedRow,
     Rendering,
@@ -195,6 +196,9 @@ class FakeHub:
         self.problem_rows: list[ProblemRow] = []
         self.pause_rows: list[PauseRow] = []
         self.hold_rows: list[HoldRow] = []
+        self.recover_rows = [
+            RecoverRow(cluster="eu-1", app="shop", group="", kind="ConfigMap", namespace="default", name="old")
+        ]
         self.approval_rows: list[ApprovalRow] = []
         self.stored_events = [event(1, cluster="eu-1", app="db"), event(2, cluster="eu-2", app="shop", kind="drift")]
         self.audit_rows = [act(1), act(3, "Resumed", actor="otto"), act(5, cluster="eu-1", app="db")]
@@ -359,6 +363,16 @@ class FakeHub:
         ended = len(self.hold_rows)
         self.hold_rows.clear()
         return ended
+
+    def recovery(self) -> Sequence[RecoverRow]:
+        """One object."""
+        return self.recover_rows
+
+    async def recover(self, *, cluster: str, app: str, reason: str, actor: Actor) -> Sequence[RecoverRow]:
+        """Note it; nothing waits any more."""
+        self._act("recover", (cluster, app, reason), actor)
+        rows, self.recover_rows = self.recover_rows, []
+        return rows
 
     async def targets_at(self, moment: datetime) -> Sequence[TargetRow]:
         """Answer the targets with what they had, since the moment asked for."""

@@ -64,6 +64,11 @@ class FakeLedger:
         for key in gone:
             rows.pop(key, None)
 
+    async def rebuild(self, rows: Mapping[TargetId, Mapping[ObjectKey, Entry]], lease: Lease) -> None:
+        """Take rows."""
+        for target, entries in rows.items():
+            self.rows.setdefault(target, {}).update(entries)
+
     async def hand_over(self, source: TargetId, to: TargetId, keys: Sequence[ObjectKey], lease: Lease) -> None:
         """Move rows."""
         for key in keys:

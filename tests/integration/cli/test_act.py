@@ -149,3 +149,25 @@ def test_unhold(hub: FakeHub) -> None:
     assert hub.asked[0].body == {"app": "shop", "environment": "prod"}
     again = hub.run("unhold", "shop")
     assert (again.exit_code, "shop is not held" in again.stderr) == (1, True)
+
+
+LEFT = {"cluster": "dev-1", "app": "shop", "group": "apps", "kind": "Deployment", "namespace": "shop", "name": "old"}
+
+
+def test_recover_lists_first(hub: FakeHub) -> None:
+    """Without --confirm nothing is asked of the hub but the list; something on it is exit code 1."""
+    hub.on_items("GET recovery", LEFT)
+    result = hub.run("recover", "--app", "shop")
+    assert (result.exit_code, hub.calls()) == (1, ["GET recovery"])
+    assert result.stdout.splitlines()[1].split() == ["dev-1", "shop", "shop", "Deployment/old"]
+    assert "--confirm" in result.stderr
+    assert hub.run("recover", "--app", "db").exit_code == 0
+
+
+def test_recover_confirms_with_a_reason(hub: FakeHub) -> None:
+    """What was confirmed is printed."""
+    hub.on_items("POST recover", LEFT)
+    assert hub.run("recover", "--confirm").exit_code == 2
+    result = hub.run("recover", "--cluster", "dev-1", "--confirm", "--reason", "disk lost")
+    assert hub.asked[-1].body == {"cluster": "dev-1", "reason": "disk lost"}
+    assert "Deployment/old" in result.stdout

@@ -243,10 +243,20 @@ async def test_a_rollback_that_cannot_be(
 
 async def test_a_token_of_one_environment_rolls_back_there_only(api: Api, hub: FakeHub) -> None:
     """Without a scope, all environments are meant."""
-    scopes = ({"cluster": "eu-1"}, {"environment": "dev"}, {"cluster": "eu-2"}, {"environment": "prod"}, {})
+    scopes: tuple[dict[str, str], ...] = ({"cluster": "eu-1"}, {"environment": "dev"}, {"cluster": "eu-2"}, {"environment": "prod"}, {})
     answers = [
         (await api.post("/rollback", {"app": "shop", "reason": "r", **scope}, token=DEV_OPERATOR)).status
         for scope in scopes
     ]
     assert answers == [200, 200, 403, 403, 403]
     assert len(hub.acts) == 2
+
+
+async def test_recover_lists_and_confirms(api: Api, hub: FakeHub) -> None:
+    """What a lost ledger left behind is listed; confirming needs an approver, and answers what was meant."""
+    listed = (await api.get("/recovery")).json["items"]
+    assert [(row["cluster"], row["app"], row["name"]) for row in listed] == [("eu-1", "shop", "old")]
+    assert (await api.post("/recover", {"reason": "r"}, token=OPERATOR)).status == 403
+    assert (await api.post("/recover", {}, token=APPROVER)).status == 400
+    confirmed = await api.post("/recover", {"cluster": "eu-1", "reason": "disk lost"}, token=APPROVER)
+    assert (confirmed.json["items"], hub.acts[-1][:2]) == (listed, ("recover", ("eu-1", "", "disk lost")))
