@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fleet.object import ObjectKey, TargetId
 from fleet.reconcile.guard import HeldPrune, Stakes, decide_held, doomed_of, mark_of, takes_whole
 from fleet.reconcile.live import LiveObject
-from fleet.reconcile.plan import KEPT_KINDS, Plan, keep_reason
+from fleet.reconcile.plan import FOUND, KEPT_KINDS, Plan, keep_reason
 from fleet.reconcile.port import Policy
 from fleet.reconcile.target import Order, Surroundings
 from fleet.store.approval import Approval, ApprovalStore
@@ -96,6 +96,8 @@ class Guard:
             if state is None or not state.policy.write:
                 continue
             for key, entry in rows.items():
+                if entry.state == FOUND:  # pruned only after somebody confirmed it
+                    continue
                 live = around.live.get(key)
                 if _leaves(around, target, key) and _is_doomed(around, state, key, live):
                     found.add(mark_of(live.uid if live is not None else entry.uid, key))
