@@ -193,7 +193,8 @@ class Feed:
             if target.id not in held:
                 await self._withhold([target], error, head=snapshot.revision)
         await self._archive.store(good)
-        if any(error.reason == DAMAGED for _, error in bad):
+        if any(error.reason == DAMAGED or isinstance(error, RevisionMissing) for _, error in bad):
+            # a good commit that is not there is damage too
             self._sources.distrust(app.spec.repository)
         self._retry_later(name, [error for _, error in bad])
         if self._keeper is not None:
