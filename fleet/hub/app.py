@@ -32,6 +32,7 @@ from fleet.settings import Settings
 from fleet.store.approval import ApprovalStore
 from fleet.store.archive import ArchiveStore
 from fleet.store.audit import AuditStore
+from fleet.store.checkup import CheckupStore
 from fleet.store.cluster import ClusterStore
 from fleet.store.database import Database, SqliteDatabase
 from fleet.store.directory import DataDirectory, hold_directory
@@ -137,6 +138,7 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
         pauses=lambda: board.pauses,
         drains=lambda: board.drains,
         approvals=approvals,
+        checkups=CheckupStore(database),
     )
     outside = Outside(
         reach=world.reach,

@@ -182,12 +182,16 @@ class KubeApi:
         """Read an object's metadata; None when it is absent. Raises: KubeError, NotFound for a kind not served."""
         return await self._get(key, whole=False, priority=priority)
 
-    async def get(self, key: ObjectKey, *, priority: Priority) -> Observed | None:
-        """Read a whole object (`body` set); None when it is absent. Raises: KubeError, NotFound for a kind not served."""
-        return await self._get(key, whole=True, priority=priority)
+    async def get(self, key: ObjectKey, *, priority: Priority, version: str = "") -> Observed | None:
+        """Read a whole object (`body` set), at the server's preferred version unless told; None when it is absent.
 
-    async def _get(self, key: ObjectKey, *, whole: bool, priority: Priority) -> Observed | None:
-        resource = self._resource_of(key.group_kind)
+        Raises: KubeError; NotFound for a kind not served, Invalid `VersionNotServed` for a version.
+        """
+        return await self._get(key, whole=True, priority=priority, version=version)
+
+    async def _get(self, key: ObjectKey, *, whole: bool, priority: Priority, version: str = "") -> Observed | None:
+        kind = key.group_kind
+        resource = self._resource_at(Gvk(kind.group, version, kind.kind)) if version else self._resource_of(kind)
         try:
             reply = await self._request("GET", resource, key, accept=JSON if whole else METADATA, priority=priority)
         except NotFound as error:

@@ -10,6 +10,8 @@ from fleet.object import ObjectKey
 from fleet.reconcile.live import LiveObject
 from fleet.store.ledger import Entry
 
+MOST_NAMED = 3
+
 FIGHT_WINDOW = timedelta(seconds=30)
 FIGHT_ROUNDS = 5
 FIRST_PAUSE = timedelta(seconds=10)
@@ -50,6 +52,26 @@ def added_by(live: LiveObject, drift_managers: Sequence[str], yielded: Sequence[
     """Name the drift managers that added fields beside ours, apart from the yielded ones."""
     found = matching(live.foreign, drift_managers)
     return tuple(name for name in found if live.adds(name, yielded)) if yielded else found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What the daily audit found of one object: values that Git sets and that are not there."""
+
+    digest: bytes
+    """Of the manifest that it was compared with."""
+    paths: tuple[str, ...] = ()
+    refusal: str = ""
+    """Why the API server would not apply it any more."""
+
+    @property
+    def message(self) -> str:
+        """Say it in a sentence."""
+        if self.refusal:
+            return f"the API server would not take it any more: {self.refusal}"
+        more = f" and {len(self.paths) - MOST_NAMED} more" if len(self.paths) > MOST_NAMED else ""
+        named = ", ".join(self.paths[:MOST_NAMED])
+        return f"not as Git says, although nobody took it: {named}{more}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
