@@ -9,7 +9,8 @@ from fleet.sim.real import ControlPlane
 from tests.cluster.shell import Shell, blocks_after, eventually, open_shell
 from tests.harness.gitrepo import GitRepository
 
-HELLO, INVENTORY = "tour/config/hello/hello.yaml", "tour/clusters.d/fleet.yaml"
+HELLO, GOODBYE = "tour/config/hello/hello.yaml", "tour/config/hello/goodbye.yaml"
+INVENTORY = "tour/clusters.d/fleet.yaml"
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -23,15 +24,17 @@ async def shell(tmp_path: Path, plane: ControlPlane) -> Shell:
 async def test_tutorial(shell: Shell) -> None:
     """Every step of the tutorial does what it says, in its order."""
     page = "tutorial/getting-started.md"
-    make, manifest, commit = blocks_after(page, "Make a repository")
+    make, manifest, second, commit = blocks_after(page, "Make a repository")
     inventory, connect = blocks_after(page, "Describe the fleet")
     run, look, shown = blocks_after(page, "Run the hub")
     [change] = blocks_after(page, "Change it in Git")
-    [drift] = blocks_after(page, "Change it behind Git's back")
+    drift, delete = blocks_after(page, "Change it behind Git's back")
+    [leave] = blocks_after(page, "Delete it in Git")
     [farewell] = blocks_after(page, "Take it away")
 
     await shell.run(make.text)
     (shell.directory / HELLO).write_text(manifest.text)
+    (shell.directory / GOODBYE).write_text(second.text)
     await shell.run(commit.text)
     (shell.directory / INVENTORY).write_text(inventory.text)
     await shell.run(connect.text)
@@ -44,6 +47,10 @@ async def test_tutorial(shell: Shell) -> None:
         await shell.run(patch)
         await eventually(shell, read, "hello again")
         await eventually(shell, events, "ConfigMap")
+        await shell.run(delete.text)
+        await eventually(shell, read, "hello again")
+        await shell.run(f"export FLEET_DATA=tour/data\n{leave.text}")
+        await eventually(shell, "kubectl get configmap goodbye -n hello 2>&1", "NotFound")
         documents = (shell.directory / INVENTORY).read_text().split("---\n")
         (shell.directory / INVENTORY).write_text("---\n".join(d for d in documents if "kind: App" not in d))
         await eventually(shell, "kubectl get configmap hello -n hello 2>&1", "NotFound")
