@@ -11,8 +11,8 @@ from fleet.cli.option import connected, filters, output, split_target, unknown_a
 from fleet.cli.status import object_name, target_name
 from fleet.cli.table import Row, clean, paint, print_value
 
-SAME = ("unchanged", "skip")
-"""Actions that change nothing: what is skipped is none of ours to compare."""
+SAME = ("OptedOut", "HandedOver", "NotObserved")
+"""Reasons of a skip that alone say nothing of a difference: only a field does."""
 
 
 @click.command(name="diff")
@@ -53,9 +53,16 @@ def _ask(client: Client, targets: Sequence[Row]) -> tuple[list[dict[str, Any]], 
                 raise
             failures.append(f"{target_name(target)}: {error.message}")
             continue
-        changes = [row for row in rows if row["action"] not in SAME]
+        changes = [row for row in rows if _differs(row)]
         found.append({"cluster": target["cluster"], "app": target["app"], "changes": changes})
     return found, failures
+
+
+def _differs(row: Row) -> bool:
+    """Tell whether an object is not as Git says, also where fleet leaves it as it is."""
+    if row["action"] != "skip":
+        return bool(row["action"] != "unchanged")
+    return bool(row["fields"]) or row["reason"] not in SAME
 
 
 def _print(found: Sequence[Row], output: str) -> None:

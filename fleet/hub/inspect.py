@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from fleet.annotation import HUB, PART_OF
+from fleet.annotation import HUB, PART_OF, RECONCILE
 from fleet.errors import KubeError, NotFound, SourceError, TargetError
 from fleet.hub.board import Board
 from fleet.hub.link import Link
@@ -54,9 +54,7 @@ class Inspector:
         message = change.message
         if change.manifest is not None and change.action is not Action.UNCHANGED:
             try:
-                # an adopted object gets our labels, too: with them each one would seem to differ from Git
-                m = change.manifest if change.action is Action.ADOPT else self._stamp(change.manifest, target)
-                fields = tuple(await self._fields(link, target, change.key, m))
+                fields = tuple(await self._fields(link, target, change.key, self._written(target, change)))
             except KubeError as error:
                 message = f"{message}; the API server would refuse it: {error.message}".lstrip("; ")
         return PlannedRow(
@@ -71,6 +69,15 @@ class Inspector:
             fields=fields,
         )
 
+    def _written(self, target: TargetId, change: Change) -> Manifest:
+        """Return what an apply would send, without what alone would make an object that is as in Git seem to differ."""
+        assert change.manifest is not None
+        manifest = change.manifest
+        if change.reason == "OptedOut":  # the word in Git that ends writing is itself never written
+            manifest = _drop_annotations(manifest, RECONCILE)
+        unmarked = change.action is Action.ADOPT or (change.action is Action.SKIP and change.entry is None)
+        return manifest if unmarked else self._stamp(manifest, target)
+
     async def _fields(self, link: Link, target: TargetId, key: ObjectKey, manifest: Manifest) -> list[FieldRow]:
         """Ask the server what an apply would make of the object, and compare that with what is there."""
         api = link.api_of(target)
@@ -83,9 +90,10 @@ class Inspector:
         except NotFound:  # the namespace or kind comes with the same release
             return list(_compare(_decode(manifest.body), {}, _is_secret(key, manifest), {}))
         wanted = _decode(applied.observed.body or b"{}")
-        added = _additions(live, link, target)
         found = _decode(live.body) if live is not None and live.body else {}
         rows = list(_compare(wanted, found, _is_secret(key, manifest), managers_of(live.managed) if live else {}))
+        told = {row.path for row in rows}
+        added = [row for row in _additions(live, link, target) if row.path not in told]
         return sorted([*rows, *added], key=lambda row: row.path)
 
     def _stamp(self, manifest: Manifest, target: TargetId) -> Manifest:
@@ -156,6 +164,15 @@ def _additions(live: Observed | None, link: Link, target: TargetId) -> list[Fiel
         FieldRow(path=format_path(path), desired="", live="(added)", manager=managers.get(format_path(path), ""))
         for path in added.leaves()
     ]
+
+
+def _drop_annotations(manifest: Manifest, names: Sequence[str]) -> Manifest:
+    body = msgspec.json.decode(manifest.body)
+    annotations = body["metadata"].get("annotations") or {}
+    kept = {name: value for name, value in annotations.items() if name not in names}
+    body["metadata"] = {name: value for name, value in body["metadata"].items() if name != "annotations"}
+    body["metadata"].update({"annotations": kept} if kept else {})
+    return replace(manifest, body=encode_canonical(body))
 
 
 def _is_secret(key: ObjectKey, manifest: Manifest) -> bool:

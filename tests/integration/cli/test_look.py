@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from fleet.hub.view import HoldRow, RenderedRow, Rendering
+from fleet.hub.view import HoldRow, PlannedRow, RenderedRow, Rendering
 from tests.integration.cli.hub import NEW, OLD, Answer, FakeHub, planned, status, target, where
 
 
@@ -97,7 +97,7 @@ def test_diff_shows_fields_and_managers(hub: FakeHub) -> None:
     """What Git has, what the cluster has, who put it there; exit 1."""
     hub.on_items("GET targets", target(), target("dev-2"))
     hub.on_items("GET targets/dev-1/shop/diff", planned(), planned(action="unchanged", fields=()))
-    hub.on_items("GET targets/dev-2/shop/diff", planned(action="skip", fields=()))
+    hub.on_items("GET targets/dev-2/shop/diff", planned(action="skip", reason="OptedOut", fields=()))
     result = hub.run("diff", "shop")
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
@@ -105,6 +105,25 @@ def test_diff_shows_fields_and_managers(hub: FakeHub) -> None:
         "  configure shop Deployment/web  (Drifted)",
         "    spec.replicas: live 5, Git 3  by kubectl-edit",
     ]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        planned(action="skip", message="repair is off (drift: report)"),
+        planned(action="skip", reason="OptedOut"),
+        planned(action="skip", reason="NotLookedUp", fields=()),
+        planned(action="create", reason="Absent", message="the API server would refuse it: forbidden", fields=()),
+    ],
+)
+def test_diff_shows_what_is_left_as_it_is(hub: FakeHub, row: PlannedRow) -> None:
+    """What fleet does not or may not repair differs all the same; exit 1."""
+    hub.on_items("GET targets", target())
+    hub.on_items("GET targets/dev-1/shop/diff", row)
+    result = hub.run("diff", "shop")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert f"  {row.action} shop Deployment/web  ({row.reason}" in result.stdout
+    assert result.stdout.count("live 5, Git 3") == len(row.fields)
 
 
 def test_diff_of_nothing(hub: FakeHub) -> None:
