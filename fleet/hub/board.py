@@ -183,8 +183,9 @@ class Board:
         if trouble is None:
             refused = next(iter(session.link.kinds.refused.items()), None) if session.link is not None else None
             if refused is not None:
+                # the cluster answers: only what is of this kind cannot be seen
                 return (
-                    "Failed",
+                    "Ready",
                     refused[1].reason,
                     f"{refused[0]} cannot be watched: {explain(refused[1], session.cluster.name)}",
                 )

@@ -21,6 +21,23 @@ MOST_WAITING = 10_000
 MOST_BEHIND = 1000
 PAGE = 500
 
+_GOOD_KINDS = frozenset({"audit", "adopt", "drift", "prune"})
+_GOOD_REASONS = frozenset(
+    {
+        "Applied",
+        "Connected",
+        "IdentityAccepted",
+        "InventoryChanged",
+        "InventoryLoaded",
+        "NotFetched",
+        "ReleaseCreated",
+        "Renamed",
+        "Synced",
+        "TakenOver",
+    }
+)
+"""What is news but no trouble: everything else is logged as a warning."""
+
 
 class EventLog(Protocol):
     """Takes events and gives them back by number."""
@@ -45,7 +62,10 @@ class StoredEvents:
 
     def append(self, event: Event) -> None:
         """Store an event soon, after those before it."""
-        log.info(event.reason, kind=event.kind, cluster=event.cluster, app=event.app, message=event.message)
+        tell = log.info if event.kind in _GOOD_KINDS or event.reason in _GOOD_REASONS else log.warning
+        names = {"cluster": event.cluster, "app": event.app, "object": event.object, "actor": event.actor}
+        shown = {name: value for name, value in names.items() if value}
+        tell(event.reason, kind=event.kind, message=event.message, **shown)
         self._waiting.append(event)
         self._pulse.set()
 

@@ -97,11 +97,12 @@ class Supervisor:
             self._problems = inventory.problems
             for problem in inventory.problems:
                 self._note("InventoryInvalid", str(problem))
-        first = self.inventory is None
-        self.inventory = inventory
-        if first:
+        before, self.inventory = self.inventory, inventory
+        if before is None:
             counts = f"{len(inventory.clusters)} clusters, {len(inventory.apps)} apps"
             self._note("InventoryLoaded", f"{inventory.directory}: {counts}")
+        elif change := _describe_change(before, inventory):
+            self._note("InventoryChanged", change)
         self._pulse.set()
 
     def report_inventory(self, error: InventoryError | None) -> None:
@@ -128,6 +129,22 @@ class Supervisor:
 
     def _note(self, reason: str, message: str, *, kind: str = "inventory") -> None:
         self._events.append(Event(at=self._clock.now(), kind=kind, reason=reason, message=message))
+
+
+def _describe_change(before: Inventory, after: Inventory) -> str:
+    """Say which documents came, changed and went; empty when none did."""
+    common = before.entries.keys() & after.entries.keys()
+    groups = {
+        "added": after.entries.keys() - before.entries.keys(),
+        "changed": {key for key in common if before.entries[key] != after.entries[key]},
+        "removed": before.entries.keys() - after.entries.keys(),
+    }
+    parts = [
+        f"{word} {', '.join(f'{kind.lower()} {name}' for kind, name in sorted(keys))}"
+        for word, keys in groups.items()
+        if keys
+    ]
+    return "; ".join(parts)
 
 
 def _secret(cluster: Cluster) -> int:

@@ -78,11 +78,11 @@ class Patience:
         return failure is not None and failure.digest == digest and failure.retry_at > _loop_time()
 
     def keep(self, changes: Iterable[Change]) -> None:
-        """Forget objects that are no longer spoken of, and failures of what need not be done any more."""
+        """Forget objects that are no longer spoken of, and failures of what is not to be done any more, or not like that."""
         listed = list(changes)
         keys = {change.key for change in listed}
-        open_ = {c.key for c in listed if c.action in _OPEN or c.reason == "NotLookedUp"}
-        self._failures = {key: failure for key, failure in self._failures.items() if key in open_}
+        open_ = {c.key: _digest(c) for c in listed if c.action in _OPEN or c.reason == "NotLookedUp"}
+        self._failures = {key: f for key, f in self._failures.items() if open_.get(key) == f.digest}
         self._contests = {key: contest for key, contest in self._contests.items() if key in keys}
 
     def forget_waits(self) -> None:
