@@ -144,6 +144,11 @@ class Feed:
         """Take news of a repository."""
         self._mark([name for name, targets in self._targets.items() if _repository(targets) == snapshot.name])
 
+    def is_fresh(self, supply: Supply) -> bool:
+        """Tell whether a supply follows what the remote has said since the hub started."""
+        snapshot = self._sources.snapshot(supply.target.app.spec.repository)
+        return snapshot is not None and snapshot.checked_at is not None and snapshot.revision == supply.head
+
     def review(self, app: str) -> None:
         """Deliver an app once more: what holds it has changed."""
         self._mark([app] if app in self._targets else [])

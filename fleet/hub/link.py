@@ -363,6 +363,8 @@ class Link:
         if self.drain(target) is not None:
             progress.admitted = progress.gate = None
             return drain_order(supply, writable=self.paused(target) is None and not self._drains_first(target))
+        if self._awaits_git(progress, supply):
+            return None
         self._admit(progress, supply)
         writable = supply.brief.policy.write and self.paused(target) is None
         return Order(
@@ -372,6 +374,16 @@ class Link:
             prune_now=progress.prune_now,
             prune_later=self._commons.feed.is_delivering(self.cluster, target.app),
         )
+
+    def _awaits_git(self, progress: Progress, supply: Supply) -> bool:
+        """Tell whether a rebuilt ledger must wait for news of Git: by an old commit, what left Git would look wanted."""
+        rows = self._around.ledgers.get(progress.target, {}).values()
+        if self._commons.feed.is_fresh(supply) or not any(row.state == FOUND for row in rows):
+            return False
+        progress.gate = Why(reason="NotFetched", message="the ledger is rebuilt once the repository has been asked")
+        if self._runner is not None:
+            self._runner.mark_later(progress.target, ERROR_FIRST_S)
+        return True
 
     def _removal(self, target: TargetId) -> Order | None:
         """Empty a target that was taken out of the inventory on purpose.
