@@ -396,10 +396,12 @@ class Target:
             REPAIRS.labels(self.id.cluster, self.id.app).inc()
             return Note(kind="drift", reason=change.reason, message=f"{change.message}; applied again", key=change.key)
         drift = drift.within(policy.drift_managers) if drift is not None else None
-        elapsed_s = asyncio.get_running_loop().time() - drift.seen_at if drift else 0.0
         REPAIRS.labels(self.id.cluster, self.id.app).inc()
-        REPAIR_SECONDS.labels(self.id.cluster).observe(elapsed_s)
-        message = f"{describe_drift(change, drift)}; repaired in {elapsed_s * 1000:.0f} ms"
+        message = f"{describe_drift(change, drift)}; repaired"
+        if drift is not None:  # what happened while nobody watched has no time
+            elapsed_s = asyncio.get_running_loop().time() - drift.seen_at
+            REPAIR_SECONDS.labels(self.id.cluster).observe(elapsed_s)
+            message += f" in {elapsed_s * 1000:.0f} ms"
         if result.unrepaired:
             return Note(
                 kind="drift",
