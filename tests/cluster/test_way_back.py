@@ -1,12 +1,17 @@
 """Ways back on a real API server: an earlier release, and a lost database."""
 
 import json
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from fleet.hub.view import HoldRequest
 from fleet.sim.real import ControlPlane
+from tests.cluster.shell import DOCS, blocks_after, eventually, open_shell
 from tests.cluster.test_hub import CONFIG, WEB, fleet, get
-from tests.harness.fleet import ADA, Fleet
+from tests.harness.fleet import ADA, Fleet, app_document, cluster_document, environment_document, repository_document
+from tools.docs import read_blocks
 
 __all__ = ["fleet"]
 
@@ -94,3 +99,42 @@ async def _stranger(plane: ControlPlane, namespace: str) -> dict[str, Any]:
     assert ours is not None
     metadata = {"name": "stranger", "namespace": namespace, "labels": ours["metadata"]["labels"]}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}}
+
+
+@pytest.mark.timeout(240)
+async def test_the_pages_word_by_word(tmp_path: Path, plane: ControlPlane, namespace: str) -> None:
+    """A person who types what the pages about rolling back and recovering say gets there."""
+    shell = await open_shell(tmp_path, plane)
+    fleet = Fleet(tmp_path)
+    fleet.declare(
+        "fleet.yaml",
+        repository_document(fleet.repository.path),
+        environment_document("production"),
+        app_document("shop", "app"),
+        cluster_document(plane.name, plane.kubeconfig_path, "production"),
+    )
+    go_back = next(read_blocks((DOCS / "how-to/roll-back.md").read_text()))
+    [follow] = blocks_after("how-to/roll-back.md", "Follow Git again")
+    read = f"kubectl get configmap settings -n {namespace} -o jsonpath={{.data.colour}}"
+    hub = "fleet run --inventory clusters.d --data data"
+    async with shell.background(hub):
+        for each in ("red", "blue"):
+            fleet.repository.commit(each, files(namespace, each))
+            await eventually(shell, read, each)
+            await shell.run("fleet wait shop")
+        assert "shop#2" in await shell.run(go_back.text)
+        await eventually(shell, read, "red")
+        await eventually(shell, "fleet status", "app shop at shop#1: incident 12")
+        await shell.run(follow.text.splitlines()[0])
+        await eventually(shell, read, "blue")
+        await shell.run("fleet wait shop")
+    fleet.repository.git("rm", "-q", "app/web.yaml")
+    fleet.repository.commit("less")
+    lose = next(read_blocks((DOCS / "how-to/recover.md").read_text()))
+    [confirm] = blocks_after("how-to/recover.md", "What waits for you")
+    await shell.run(lose.text.splitlines()[0])
+    async with shell.background(lose.text.splitlines()[1]):
+        listing, confirmation = confirm.text.splitlines()
+        await eventually(shell, listing, "Deployment/web")
+        await shell.run(confirmation)
+        await eventually(shell, f"kubectl get deployment web -n {namespace} 2>&1", "NotFound")
