@@ -16,6 +16,8 @@ from fleet.cli.where import RUNS
 
 POLL_S = 1.0
 MOST_NAMED = 5
+CERTAIN = 3
+"""How many answers in a row must say that a target failed: right after a fetch the state may still be the old one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,8 @@ class Goal:
     revision: str = ""
     names: frozenset[str] = frozenset()
     """Only these targets; empty: all that match the query."""
+    hopeless: frozenset[str] = frozenset()
+    """Reasons of a Failed target that end the waiting; empty: none does."""
 
     def reached(self, row: Row, runs: Mapping[str, str]) -> bool:
         """Tell whether a target is there. `runs` holds what `fleet where` says of the commit, by target name."""
@@ -77,12 +81,18 @@ def command(
 def wait_for(client: Client, goal: Goal, timeout_s: float, interval_s: float = POLL_S) -> None:
     """Ask until every target of the goal is there, telling on stderr how far it is.
 
-    A hub that restarts meanwhile is waited for. Raises: Failure with code TIMEOUT; Refused; Unreachable at first.
+    A hub that restarts meanwhile is waited for. Raises: Failure with code TIMEOUT, or DIFFERS when a target failed for
+    a hopeless reason; Refused; Unreachable at first.
     """
     patience = Patience(timeout_s)
     late = _ask(client, goal)
     told = ""
+    failed = 0
     while late:
+        lost = [row for row in late if row["state"] == "Failed" and row["reason"] in goal.hopeless]
+        failed = failed + 1 if lost else 0
+        if failed >= CERTAIN:
+            raise Failure(clean(_describe(lost, goal)), Exit.DIFFERS)
         text = _describe(late, goal)
         if text != told:
             click.echo(clean(text), err=True)
@@ -124,5 +134,7 @@ def _describe(late: Sequence[Row], goal: Goal) -> str:
 
 
 def _describe_one(row: Row) -> str:
+    if row["state"] == "Synced":
+        return f"{target_name(row)} is still at {row['applied_revision'][:7] or 'no commit'}"
     message = format_message(row)
-    return f"{target_name(row)} {row['state']}" + (f" ({message})" if message and row["state"] != "Synced" else "")
+    return f"{target_name(row)} {row['state']}" + (f" ({message})" if message else "")

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from fleet.hub.view import RepositoryRow
 from tests.integration.cli.hub import NEW, OLD, Answer, FakeHub, late, target, where
 
 UNKNOWN = Answer(
@@ -28,7 +29,7 @@ def test_wait_ends_when_all_are_there(hub: FakeHub) -> None:
 def test_synced_at_an_old_revision_is_not_there_yet(hub: FakeHub) -> None:
     """A commit that just came in makes Synced a thing of the past."""
     hub.on("GET targets", _page(target(applied_revision=OLD)), _page(target()))
-    assert hub.run("wait", "--interval", "1ms").stderr == "1 not Synced: dev-1/shop Synced\n"
+    assert hub.run("wait", "--interval", "1ms").stderr == "1 not Synced: dev-1/shop is still at aaaaaaa\n"
 
 
 def test_wait_times_out_with_124(hub: FakeHub) -> None:
@@ -53,7 +54,7 @@ def test_wait_for_a_commit(hub: FakeHub) -> None:
     hub.on("GET where/bbbb", UNKNOWN, _page(where(runs="no")), _page(where(runs="contained")))
     result = hub.run("wait", "shop", "--revision", "bbbb", "--interval", "1ms")
     assert (result.exit_code, hub.calls().count("GET where/bbbb")) == (0, 3)
-    assert result.stderr == "1 not Synced at bbbb: dev-1/shop Synced\n"
+    assert result.stderr == "1 not Synced at bbbb: dev-1/shop is still at bbbbbbb\n"
 
 
 def test_wait_survives_a_restart_of_the_hub(hub: FakeHub) -> None:
@@ -106,9 +107,46 @@ def test_sync_of_nothing_is_an_error(hub: FakeHub) -> None:
     assert hub.run("sync", "shpo").exit_code == 2
 
 
+def _fetched(hub: FakeHub, *failed: RepositoryRow) -> None:
+    hub.on_items("GET apps", {"app": "shop", "repository": "config"}, {"app": "db", "repository": "other"})
+    hub.on_items("GET repositories", *failed)
+
+
+def _unfetched(name: str) -> RepositoryRow:
+    return RepositoryRow(
+        name=name, url="", ref="main", revision=OLD, state="Failed", reason="Unauthorized", message="401", fetched_at=""
+    )
+
+
+def test_sync_of_what_cannot_be_fetched(hub: FakeHub) -> None:
+    """Synced at the commit before is no success; the repositories of others do not matter."""
+    hub.on_items("POST sync", target())
+    hub.on_items("GET targets", target())
+    _fetched(hub, _unfetched("config"))
+    result = hub.run("sync", "shop", "--wait")
+    assert result.exit_code == 1
+    assert "fleet: repository config cannot be fetched: Unauthorized: 401\n" in result.stderr
+    _fetched(hub, _unfetched("other"))
+    assert hub.run("sync", "shop", "--wait").exit_code == 0
+
+
+def test_sync_ends_when_a_target_cannot_be_rendered(hub: FakeHub) -> None:
+    """Only a new commit ends that; one answer alone may still tell of the commit before."""
+    lost = target(state="Failed", reason="PathMissing", message="there is no apps/shop")
+    hub.on_items("POST sync", late())
+    _fetched(hub)
+    hub.on("GET targets", _page(lost), _page(lost), _page(target()))
+    assert hub.run("sync", "shop", "--wait", "--interval", "1ms").exit_code == 0
+    hub.on_items("GET targets", lost)
+    result = hub.run("sync", "shop", "--wait", "--interval", "1ms")
+    assert result.exit_code == 1
+    assert "fleet: 1 not Synced: dev-1/shop Failed (PathMissing: there is no apps/shop)\n" in result.stderr
+
+
 def test_sync_waits_for_its_targets_only(hub: FakeHub) -> None:
     """Paused targets and those of others are not waited for."""
     hub.on_items("POST sync", late(), target("dev-2", state="Paused"))
+    _fetched(hub)
     hub.on_items("GET targets", target(), target("dev-2", state="Paused"), late("dev-3"))
     result = hub.run("sync", "shop", "--wait")
     assert result.exit_code == 0
@@ -118,5 +156,6 @@ def test_sync_waits_for_its_targets_only(hub: FakeHub) -> None:
 def test_sync_that_takes_too_long(hub: FakeHub) -> None:
     """The exit code is that of wait."""
     hub.on_items("POST sync", late())
+    _fetched(hub)
     hub.on_items("GET targets", late(desired_revision=NEW))
     assert hub.run("sync", "--wait", "--timeout", "1ms").exit_code == 124
