@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fleet.hub.view import PauseRow, ProblemRow
-from tests.harness.hub import FakeHub, app, cluster, event, repository, target
+from tests.harness.hub import FakeHub, app, cluster, event, hold, repository, target
 from tests.integration.server.conftest import VIEWER, Api
 
 HOSTILE = """"><script>alert(1)</script><img src=x onerror='alert(2)'>&"""
@@ -158,3 +158,10 @@ async def test_a_large_fleet_is_cut_with_a_word(api: Api, hub: FakeHub) -> None:
     """Rows that need attention stop at a bound and say how many there are."""
     hub.target_rows = [target(f"app-{n}", "eu-1", "dev", "Failed", "x") for n in range(150)]
     assert "and 50 more" in await page_of(api)
+
+
+async def test_the_page_shows_holds(api: Api, hub: FakeHub) -> None:
+    """What stays at an earlier release, by whom and why."""
+    hub.hold_rows = [hold(reason="incident 12", actor="ada")]
+    text = Tags(await page_of(api)).text
+    assert [word for word in ("Held", "app shop", "shop#41", "incident 12", "ada") if word not in text] == []

@@ -107,3 +107,14 @@ async def test_clusters_are_pinned_once(database: Database, ledger: LedgerStore,
     assert await clusters.others_with_uid("one", "uid-1") == []
     assert await clusters.get("absent") is None
     assert (await ledger.take("one")).epoch == 2
+
+
+async def test_a_rebuilt_ledger_is_stored_whole(ledger: LedgerStore) -> None:
+    """Rows of all targets come in one batch; an older lease stores none of them."""
+    old, lease = await ledger.take("one"), await ledger.take("one")
+    rows = {target: {key: entry(key, b"", state="found")} for target, key in ((SHOP, WEB), (BLOG, ROLE))}
+    with pytest.raises(LeaseLost):
+        await ledger.rebuild(rows, old)
+    assert await ledger.load_cluster("one") == {}
+    await ledger.rebuild(rows, lease)
+    assert await ledger.load_cluster("one") == rows
