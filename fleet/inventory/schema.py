@@ -312,7 +312,9 @@ class AppSpec(Model):
         description="Directory in the repository; `${environment}`, `${cluster}` and `${label:KEY}` are replaced."
     )
     targets: Targets = Field(description="Which clusters get it.")
-    namespace: Name | None = Field(default=None, description="For namespaced objects that name none; never overrides.")
+    namespace: Name | None = Field(
+        default=None, description="For namespaced objects that name none; `default` if absent. Never overrides."
+    )
     create_namespace: bool = Field(default=False, description="Create `namespace` where it does not exist.")
     substitute: bool = Field(default=False, description="Replace `${VAR}` in manifests by `variables`.")
     variables: Variables = Field(default={}, description="Variables, weaker than those of environment and cluster.")

@@ -5,12 +5,13 @@ fleet will do and why.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from fleet.annotation import HUB, PART_OF
+from fleet.inventory.parse import nearest
 from fleet.kube.ownership import own_entry
 from fleet.kube.wire import Observed
 from fleet.object import Adopt, Apply, GroupKind, Manifest, ObjectKey, TargetId
@@ -18,6 +19,7 @@ from fleet.reconcile.drift import Finding, added_by, is_taken
 from fleet.reconcile.ignore import ignored_pointers
 from fleet.reconcile.live import LiveObject
 from fleet.reconcile.port import Policy
+from fleet.render.scope import BUILT_IN
 from fleet.store.ledger import Entry
 
 
@@ -37,7 +39,7 @@ WRITES = frozenset({Action.CREATE, Action.CONFIGURE, Action.ADOPT})
 DRIFT_REASONS = frozenset({"Drifted", "Deleted", "Replaced", "Added", "AuditDrift"})
 UNSEEN = frozenset({"NotObserved", "NotLookedUp", "MissingKind"})
 """Reasons of a skip for want of a full view of the cluster."""
-FAILURES = frozenset({"OwnedElsewhere", "Duplicate", "NotAllowed", "HookUnsupported"})
+FAILURES = frozenset({"OwnedElsewhere", "Duplicate", "NotAllowed", "HookUnsupported", "UnknownKind"})
 """Reasons of a skip that a person must resolve."""
 BLOCKING = UNSEEN | FAILURES | {"Terminating"}
 """Reasons of a skip for which a target is not complete although nothing is left to write."""
@@ -66,6 +68,8 @@ KEPT_KINDS = frozenset(
     }
 )
 """Never pruned unless allowed: with them goes data that no commit brings back."""
+
+_BUILT_IN_GROUPS = frozenset(kind.group for kind in BUILT_IN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,8 @@ class View:
     """Which target's ledger holds an object."""
     wants: Callable[[ObjectKey, TargetId], bool]
     """Whether a target desires an object."""
+    kinds: Callable[[], Collection[GroupKind]] = tuple
+    """Every kind that is served."""
     wanted_by: Callable[[ObjectKey, TargetId], TargetId | None] = lambda _key, _target: None
     """Which other target desires an object."""
     ended: Callable[[ObjectKey], str] = lambda _: ""
@@ -239,7 +245,7 @@ def _decide_first(view: View, m: Manifest, change: _Maker, live: LiveObject | No
     if live is not None and live.ours and live.part_of == view.part_of:
         return change(Action.CONFIGURE, "LedgerMissing", "carries our marks but is in no ledger")
     if not view.served(m.key.group_kind):
-        return change(Action.SKIP, "MissingKind", f"the cluster serves no {m.key.group_kind}; waiting for its CRD")
+        return change(Action.SKIP, *_explain_unserved(view, m))
     if live is None and m.key not in view.found:
         return change(Action.SKIP, "NotLookedUp", "it is not known whether it exists already")
     found = view.found.get(m.key)
@@ -257,6 +263,22 @@ def _decide_first(view: View, m: Manifest, change: _Maker, live: LiveObject | No
     mark = foreign_mark(found, view.hub_id) if found is not None else ""
     before = f"was managed by {mark}" if mark else "existed before"
     return change(Action.ADOPT, "Adopted", f"{before}; fleet takes the fields in Git and leaves the others")
+
+
+def _explain_unserved(view: View, m: Manifest) -> tuple[str, str]:
+    """Tell a kind that comes with its definition from one that no definition can bring.
+
+    A group of Kubernetes itself that is served belongs to the API server; other names below k8s.io may be definitions
+    (`gateway.networking.k8s.io`).
+    """
+    kind = m.key.group_kind
+    known = [other.kind for other in view.kinds() if other.group == kind.group]
+    if kind.group in _BUILT_IN_GROUPS and known:
+        return (
+            "UnknownKind",
+            f"{m.origin}: the cluster serves no {kind}, and no CRD can bring it{nearest(kind.kind, known)}",
+        )
+    return "MissingKind", f"the cluster serves no {kind}; waiting for its CRD"
 
 
 def is_left_behind(view: View, found: Observed) -> bool:

@@ -98,6 +98,10 @@ class Kinds(Protocol):
         """Return the kind at its preferred version."""
         ...
 
+    def kinds(self) -> Sequence[GroupKind]:
+        """Return every kind that is served."""
+        ...
+
     def resource_for(self, gvk: Gvk) -> Resource | None:
         """Return the kind if it is served at this version."""
         ...

@@ -185,7 +185,9 @@ class Target:
             return
         view = self._view(order)
         changes = [
-            Change(key=key, action=Action.CONFIGURE, reason="LedgerMissing", manifest=m, entry=entry, live=view.live(key))
+            Change(
+                key=key, action=Action.CONFIGURE, reason="LedgerMissing", manifest=m, entry=entry, live=view.live(key)
+            )
             for key, m in view.desired.items()
             if (entry := self.entries.get(key)) is not None and entry.state == FOUND
         ]
@@ -254,6 +256,7 @@ class Target:
             live=around.live.get,
             synced=around.live.is_synced,
             served=lambda kind: around.kinds.resource(kind) is not None,
+            kinds=around.kinds.kinds,
             found=self._found if found is None else found,
             owner=around.owners.get,
             wants=around.wants,

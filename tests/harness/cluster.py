@@ -172,6 +172,10 @@ class FakeCluster:
         known = self._served.get(kind)
         return resource(kind, known[0], namespaced=known[1]) if known else None
 
+    def kinds(self) -> tuple[GroupKind, ...]:
+        """Return what was served at the last refresh."""
+        return tuple(self._served)
+
     def resource_for(self, gvk: Gvk) -> Resource | None:
         """Return the kind at a version."""
         found = self.resource(gvk.group_kind)

@@ -350,3 +350,17 @@ async def test_two_names_for_one_cluster_are_refused(stage: Stage) -> None:
     stage.repository.commit("first", {"app/settings.yaml": config()})
     async with stage.running(stage.world) as hub:
         await stage.until(lambda: [c for c in hub.clusters() if c.reason == "SameCluster"])
+
+
+async def test_a_kind_that_nobody_serves_is_a_failure(stage: Stage) -> None:
+    """A slip in a built-in kind is Failed with the nearest kind, the rest is applied, and the corrected file heals it."""
+    cluster = await stage.add_cluster("one")
+    wrong = config(name="other").replace("kind: ConfigMap", "kind: ConfigMpa")
+    stage.repository.commit("first", {"app/settings.yaml": config(), "app/other.yaml": wrong})
+    async with stage.running(stage.world):
+        row = await stage.state("one", "shop", "Failed", "UnknownKind")
+        assert "app/other.yaml" in row.message
+        assert "did you mean ConfigMap?" in row.message
+        assert colour(cluster) == "red"
+        good = stage.repository.commit("right", {"app/other.yaml": config(name="other")})
+        await stage.synced(("one", "shop"), revision=good)

@@ -74,6 +74,7 @@ class World:
     ended: str = ""
     removed: bool = False
     schema_changed: bool = False
+    kinds: tuple[GroupKind, ...] = ()
 
     def view(self) -> View:
         """What a plan is made from."""
@@ -95,6 +96,7 @@ class World:
             ended=lambda _: self.ended,
             schema_changed=frozenset({kind}) if self.schema_changed else frozenset(),
             removed=self.removed,
+            kinds=lambda: self.kinds,
         )
 
     def change(self) -> Change:
@@ -118,6 +120,10 @@ CASES: dict[str, tuple[Mapping[str, Any], str]] = {
     "absent": (NEW, "create Absent"),
     "not looked up": ({**NEW, "looked": False}, "skip NotLookedUp"),
     "kind not served": ({**NEW, "served": False}, "skip MissingKind"),
+    "kind of Kubernetes that it does not have": (
+        {**NEW, "served": False, "kinds": (GroupKind("", "Secret"),)},
+        "skip UnknownKind",
+    ),
     "found unowned": ({**NEW, "found": observed(labels={})}, "adopt Adopted"),
     "found, never": ({**NEW, "found": observed(), "policy": Policy(adopt=Adopt.NEVER)}, "skip OwnedElsewhere"),
     "found, never but asked in Git": (
@@ -280,6 +286,33 @@ def test_data_is_never_pruned(group: str, kind: str) -> None:
 def test_what_an_app_may_write(policy: Policy, key: ObjectKey, rule: str | None) -> None:
     """The rule of `allow` that refuses is named."""
     assert not_allowed(policy, a_manifest(key=key)) == rule
+
+
+@pytest.mark.parametrize(
+    ("wrong", "served", "told"),
+    [
+        (
+            GroupKind("", "Servicee"),
+            GroupKind("", "Service"),
+            "no Servicee, and no CRD can bring it; did you mean Service?",
+        ),
+        (GroupKind("apps", "Deploymnet"), GroupKind("apps", "Deployment"), "did you mean Deployment?"),
+        (GroupKind("storage.k8s.io", "StorageClasss"), GroupKind("storage.k8s.io", "StorageClass"), "StorageClass?"),
+        (GroupKind("apps", "Deploymnet"), GroupKind("batch", "Job"), "waiting for its CRD"),
+        (GroupKind("example.com", "Widgett"), GroupKind("example.com", "Widget"), "waiting for its CRD"),
+        (
+            GroupKind("gateway.networking.k8s.io", "GRPCRoute"),
+            GroupKind("gateway.networking.k8s.io", "HTTPRoute"),
+            "waiting for its CRD",
+        ),
+    ],
+    ids=lambda value: str(value).partition(" ")[0],
+)
+def test_a_kind_that_no_definition_can_bring(wrong: GroupKind, served: GroupKind, told: str) -> None:
+    """A slip in a kind of Kubernetes itself is named with the nearest; a kind that a definition may bring is awaited."""
+    key = ObjectKey(wrong.group, wrong.kind, "shop", "x")
+    world = World(desired=a_manifest(key=key), **NEW, served=False, kinds=(served, GroupKind("", "Secret")))
+    assert told in world.change().message
 
 
 def test_an_object_of_unknown_scope_is_not_refused_yet() -> None:
