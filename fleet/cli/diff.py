@@ -7,7 +7,7 @@ import click
 
 from fleet.cli.client import Client, Refused
 from fleet.cli.exit import Exit
-from fleet.cli.option import connected, filters, output, split_target, unknown_app
+from fleet.cli.option import connected, filters, no_target, output, split_target
 from fleet.cli.status import object_name, target_name
 from fleet.cli.table import Row, clean, paint, print_value
 
@@ -29,8 +29,8 @@ def command(client: Client, *, name: str, cluster: str, environment: str, label:
     cluster, app = split_target(name, cluster)
     query = {"app": app, "cluster": cluster, "environment": environment, "label": label}
     targets = client.items("targets", query=query)
-    if not targets and app:
-        raise unknown_app(client, app)
+    if not targets:
+        raise no_target(client, query)
     found, failures = _ask(client, targets)
     _print(found, output)
     for failure in failures:

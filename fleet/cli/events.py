@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fleet.cli.client import Client, Unreachable
-from fleet.cli.option import connected, output
+from fleet.cli.option import connected, output, wrong_name
 from fleet.cli.patience import Patience
 from fleet.cli.table import Column, Row, clean, field, format_yaml, print_rows
 
@@ -41,8 +41,11 @@ def command(
     """
     query = {"app": app, "cluster": cluster, "kind": kind or "", "since": "" if since is None else str(since)}
     rows = client.get("events", query={**query, "limit": str(limit)})["items"]
+    if not rows and (wrong := wrong_name(client, query)) is not None:
+        raise wrong
     if not follow:
-        print_rows(rows, _COLUMNS, output, lambda row: str(row["seq"]))
+        columns = [c._replace(wide=c.wide and not (kind == "audit" and c.title == "ACTOR")) for c in _COLUMNS]
+        print_rows(rows, columns, output, lambda row: str(row["seq"]))
         return
     show = _WRITERS[output]
     for row in rows:

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +110,41 @@ def find_target(client: Client, name: str, cluster: str) -> tuple[str, str]:
 
 def unknown_app(client: Client, app: str) -> Failure:
     """Return the failure for an app that goes nowhere, with the nearest name that is right."""
+    return Failure(f"no app {app} goes to any cluster; {_hint(app, _app_names(client))}")
+
+
+def wrong_name(client: Client, query: Mapping[str, str]) -> Failure | None:
+    """Return the failure for the first app, cluster or environment of a filter that nothing has, with the nearest name.
+
+    None when all names are right. Commas part several names.
+    """
+    for app in _split(query.get("app", "")):
+        if app not in _app_names(client):
+            return unknown_app(client, app)
+    for key, field in (("cluster", "name"), ("environment", "environment")):
+        names = _split(query.get(key, ""))
+        known = {str(row[field]) for row in client.items("clusters")} if names else set()
+        for name in names:
+            if name not in known:
+                return Failure(f"there is no {key} {name}; {_hint(name, known)}")
+    return None
+
+
+def no_target(client: Client, query: Mapping[str, str]) -> Failure:
+    """Return the failure for a filter that no target matches: the wrong name if there is one."""
+    return wrong_name(client, query) or Failure("no target matches; fleet status lists what there is")
+
+
+def _split(names: str) -> list[str]:
+    return [name for name in (word.strip() for word in names.split(",")) if name]
+
+
+def _app_names(client: Client) -> set[str]:
+    return {str(row["app"]) for row in client.items("apps")}
+
+
+def _hint(name: str, known: Collection[str]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(app, [row["app"] for row in client.items("apps")], 1)
-    hint = f"did you mean {close[0]}?" if close else "fleet status lists what there is"
-    return Failure(f"no app {app} goes to any cluster; {hint}")
+    close = difflib.get_close_matches(name, sorted(known), 1)
+    return f"did you mean {close[0]}?" if close else "fleet status lists what there is"

@@ -1,24 +1,26 @@
 """`fleet status`: how everything is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from fleet.cli.client import Client
 from fleet.cli.duration import format_age
-from fleet.cli.exit import Exit
-from fleet.cli.option import STATES, connected, filters, output, split_target, unknown_app
+from fleet.cli.exit import Exit, Failure
+from fleet.cli.option import STATES, connected, filters, no_target, output, split_target, wrong_name
 from fleet.cli.table import Column, Row, clean, field, heading, paint, print_rows, print_table, print_value
 
 MOST_ORPHANS = 1000
+MOST_CLUSTERS = 20
+_EXIT_CODE = "Exit with 1 unless every target shown is Synced and its repository can be fetched."
 
 
 @click.command(name="status")
 @click.argument("name", metavar="[APP | CLUSTER/APP]", default="")
 @filters
 @click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only targets in this state.")
-@click.option("--exit-code", is_flag=True, help="Exit with 1 unless every target shown is Synced.")
+@click.option("--exit-code", is_flag=True, help=_EXIT_CODE)
 @click.option("--orphans", is_flag=True, help="Show what left Git and was let go, and stayed in its cluster.")
 @output("table", "wide", "json", "yaml", "name")
 @connected
@@ -47,16 +49,34 @@ def command(
     else:
         query = {"app": app, "cluster": cluster, "environment": environment, "label": label, "state": state or ""}
         rows = _show_targets(client, query, output)
-    if exit_code and any(row["state"] != "Synced" for row in rows):
+    if exit_code:
+        if not rows and not state:
+            raise no_target(client, {"app": app, "cluster": cluster, "environment": environment})
+        _check_synced(client, rows)
+
+
+def _check_synced(client: Client, rows: Sequence[Row]) -> None:
+    """End with 1 when a target is not Synced, or may be so at an old commit only."""
+    if any(row["state"] != "Synced" for row in rows):
         raise click.exceptions.Exit(Exit.DIFFERS)
+    if rows and (told := describe_unfetched(client, rows)):
+        raise Failure(told, Exit.DIFFERS)
+
+
+def describe_unfetched(client: Client, rows: Sequence[Row]) -> str:
+    """Name the repositories of these targets that cannot be fetched, and why; empty when all can."""
+    apps = {row["app"] for row in rows}
+    meant = {row["repository"] for row in client.items("apps") if row["app"] in apps}
+    failed = [row for row in client.items("repositories", query={"state": "Failed"}) if row["name"] in meant]
+    return "; ".join(f"repository {row['name']} cannot be fetched: {format_message(row)}" for row in failed)
 
 
 def _show_targets(client: Client, query: Mapping[str, str], output: str) -> list[dict[str, Any]]:
     everything = not any(query.values())
     status = client.get("status") if everything and output != "name" else {}
     rows = client.items("targets", query=query)
-    if query["app"] and not rows and not client.items("targets", query={"app": query["app"]}):
-        raise unknown_app(client, query["app"])
+    if not rows and (wrong := wrong_name(client, query)) is not None:
+        raise wrong
     if output in ("json", "yaml"):
         print_value({**({"status": status} if status else {}), "items": rows}, output)
         return rows
@@ -127,6 +147,8 @@ def _print_summary(status: Row, client: Client) -> None:
     for repository in status["repositories"]:
         states[repository["state"]] = states.get(repository["state"], 0) + 1
     click.echo(f"repositories  {_count_states(states)}")
+    if any(state != "Ready" and number for state, number in status["clusters"].items()):
+        _print_clusters(client)
     _print_troubles(status)
     if status["pauses"]:
         heading("PAUSED")
@@ -145,6 +167,15 @@ def _count_states(states: Mapping[str, int]) -> str:
         f"{number} {paint(state)}" for state, number in sorted(states.items(), key=lambda item: -item[1]) if number
     ]
     return f"{sum(states.values())}: {', '.join(parts)}" if parts else "none"
+
+
+def _print_clusters(client: Client) -> None:
+    heading("CLUSTERS THAT ARE NOT READY")
+    rows = [row for row in client.items("clusters") if row["state"] != "Ready"]
+    for row in rows[:MOST_CLUSTERS]:
+        click.echo(clean(f"  {row['name']}: {row['state']}: {format_message(row)}"))
+    if len(rows) > MOST_CLUSTERS:
+        click.echo(f"  and {len(rows) - MOST_CLUSTERS} more; fleet cluster list shows all")
 
 
 def _print_troubles(status: Row) -> None:

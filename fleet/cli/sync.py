@@ -7,7 +7,7 @@ import click
 from fleet.cli.client import Client
 from fleet.cli.exit import Exit, Failure
 from fleet.cli.option import Duration, connected, split_target
-from fleet.cli.status import format_message, target_name
+from fleet.cli.status import describe_unfetched, target_name
 from fleet.cli.table import Row
 from fleet.cli.wait import POLL_S, Goal, wait_for
 
@@ -62,11 +62,7 @@ def command(
 
 def _check_fetched(client: Client, rows: Sequence[Row]) -> None:
     """End when what was to be fetched could not be: Synced would then mean the commit before."""
-    apps = {row["app"] for row in rows}
-    meant = {row["repository"] for row in client.items("apps") if row["app"] in apps}
-    failed = [row for row in client.items("repositories", query={"state": "Failed"}) if row["name"] in meant]
-    if failed:
-        told = "; ".join(f"repository {row['name']} cannot be fetched: {format_message(row)}" for row in failed)
+    if told := describe_unfetched(client, rows):
         raise Failure(told, Exit.DIFFERS)
 
 

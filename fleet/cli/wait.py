@@ -8,7 +8,7 @@ import click
 
 from fleet.cli.client import Client, Refused, Unreachable
 from fleet.cli.exit import Exit, Failure
-from fleet.cli.option import STATES, Duration, connected, filters, split_target, unknown_app
+from fleet.cli.option import STATES, Duration, connected, filters, no_target, split_target
 from fleet.cli.patience import Patience
 from fleet.cli.status import format_message, target_name
 from fleet.cli.table import Row, clean
@@ -110,8 +110,7 @@ def _ask(client: Client, goal: Goal) -> list[dict[str, Any]]:
     found = client.items("targets", query=goal.query)
     rows = [row for row in found if not goal.names or target_name(row) in goal.names]
     if not rows:
-        app = goal.query.get("app", "")
-        raise unknown_app(client, app) if app else Failure("no target matches; fleet status lists what there is")
+        raise no_target(client, goal.query)
     runs = _ask_where(client, goal.revision) if goal.revision else {}
     return [row for row in rows if not goal.reached(row, runs)]
 

@@ -207,6 +207,25 @@ def test_events_are_listed(hub: FakeHub) -> None:
     ]
 
 
+def test_events_of_an_act_name_who_did_it(hub: FakeHub) -> None:
+    """Among acts, the actor is the first question."""
+    hub.on_items("GET events", _event(1, kind="audit", actor="ada", reason="Sync"))
+    assert "ACTOR" in hub.run("events", "--kind", "audit").output.splitlines()[0].split()
+    assert "ACTOR" not in hub.run("events").output.splitlines()[0].split()
+
+
+@pytest.mark.parametrize("option", [("--cluster", "nope"), ("--app", "nope"), ("--cluster", "nope", "--follow")])
+def test_events_of_what_is_not_there(hub: FakeHub, option: tuple[str, ...]) -> None:
+    """A wrong name is an error, a name without events is not."""
+    hub.on_items("GET events")
+    hub.on_items("GET clusters", {"name": "dev-1", "environment": "dev"})
+    hub.on_items("GET apps", {"app": "shop"})
+    result = hub.run("events", *option)
+    assert result.exit_code == 2
+    assert " nope" in result.stderr
+    assert hub.run("events", "--cluster", "dev-1").exit_code == 0
+
+
 def test_events_are_followed_over_a_broken_stream(hub: FakeHub) -> None:
     """A stream that ends is taken up after the last event seen, until the hub says no."""
     stream = b": hello\n\nid: 8\nevent: event\ndata: " + json.dumps(_event(8)).encode() + b"\n\n"

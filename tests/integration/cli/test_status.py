@@ -99,6 +99,8 @@ def test_wide_adds_columns(hub: FakeHub) -> None:
 def test_the_exit_code_on_request(hub: FakeHub, state: str, code: int) -> None:
     """Scripts ask with --exit-code; people are not bothered."""
     hub.on_items("GET targets", target(), target("dev-2", state=state))
+    hub.on_items("GET apps", {"app": "shop", "repository": "shop"})
+    hub.on_items("GET repositories")
     assert hub.run("status", "shop").exit_code == 0
     assert hub.run("status", "shop", "--exit-code").exit_code == code
 
@@ -111,9 +113,63 @@ def test_a_wrong_app_is_answered_with_the_right_one(hub: FakeHub) -> None:
     assert (result.exit_code, result.stderr) == (2, "fleet: no app shpo goes to any cluster; did you mean shop?\n")
 
 
+def test_synced_at_an_old_commit_is_no_success(hub: FakeHub) -> None:
+    """With --exit-code, a repository that cannot be fetched is named and makes 1; that of another app does not."""
+    broken = RepositoryRow(
+        name="config", url="", ref="", revision=NEW, state="Failed", reason="FetchFailed", message="401", fetched_at=""
+    )
+    hub.on_items("GET targets", target())
+    hub.on_items("GET repositories", broken)
+    hub.on_items("GET apps", {"app": "shop", "repository": "config"})
+    result = hub.run("status", "shop", "--exit-code")
+    assert (result.exit_code, result.stderr) == (1, "fleet: repository config cannot be fetched: FetchFailed: 401\n")
+    hub.on_items("GET apps", {"app": "shop", "repository": "own"}, {"app": "db", "repository": "config"})
+    assert hub.run("status", "shop", "--exit-code").exit_code == 0
+
+
+@pytest.mark.parametrize("verb", [("status",), ("status", "--exit-code"), ("diff",), ("wait",)])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--cluster", "dev-l"), "there is no cluster dev-l; did you mean dev-1?"),
+        (("--environment", "prd"), "there is no environment prd; did you mean prod?"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_right_one(
+    hub: FakeHub, verb: tuple[str, ...], option: tuple[str, str], message: str
+) -> None:
+    """A pipeline that names what is not there must not pass."""
+    hub.on_items("GET targets")
+    hub.on_items("GET clusters", {"name": "dev-1", "environment": "dev"}, {"name": "us", "environment": "prod"})
+    result = hub.run(*verb, *option)
+    assert (result.exit_code, result.stderr) == (2, f"fleet: {message}\n")
+
+
+def test_a_filter_without_a_target_is_no_success(hub: FakeHub) -> None:
+    """The names are right, and nothing matches: --exit-code ends with 2."""
+    hub.on_items("GET targets")
+    result = hub.run("status", "--label", "a=b", "--exit-code")
+    assert (result.exit_code, "no target matches" in result.stderr) == (2, True)
+    assert hub.run("status", "--label", "a=b").exit_code == 0
+
+
+def test_clusters_that_are_not_ready_are_named(hub: FakeHub) -> None:
+    """With state, reason and message, before the table; a long list is cut."""
+    away = {"state": "Stale", "reason": "Unreachable", "message": "no answer"}
+    rows = [{"name": "us", "state": "Ready", "reason": "Connected", "message": ""}]
+    hub.on("GET status", status(clusters={"Ready": 1, "Stale": 25}))
+    hub.on_items("GET targets")
+    hub.on_items("GET clusters", *rows, *({"name": f"eu-{n}", **away} for n in range(25)))
+    lines = hub.run("status").output.splitlines()
+    assert "  eu-0: Stale: Unreachable: no answer" in lines
+    assert "  and 5 more; fleet cluster list shows all" in lines
+    assert not any(line.startswith("  us:") for line in lines)
+
+
 def test_an_app_without_targets_under_a_filter(hub: FakeHub) -> None:
     """An app that exists, but not in this state, is an empty list."""
-    hub.on("GET targets", {"items": [], "continue": ""}, {"items": [target()], "continue": ""})
+    hub.on_items("GET targets")
+    hub.on_items("GET apps", {"app": "shop"})
     result = hub.run("status", "shop", "--state", "Failed")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no target matches\n")
 
