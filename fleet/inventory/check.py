@@ -31,7 +31,7 @@ def check_entries(
         *_check_references(entries, refused),
         *_check_cycles(entries, "App", "dependsOn"),
         *_check_cycles(entries, "Environment", "after"),
-        *_check_connections(sorted(entries.items(), key=lambda item: standing.get(item[0]) != item[1])),
+        *_check_connections(entries.values(), standing),
     ]
 
 
@@ -116,18 +116,43 @@ def _find_way(edges: Mapping[Key, list[tuple[Path, Key]]], start: Key, end: Key)
     return []
 
 
-def _check_connections(entries: Iterable[tuple[Key, Entry]]) -> Iterator[Fault]:
-    """Find one API server under two names: both would write it, and each undo the other."""
-    first: dict[tuple[object, ...], Cluster] = {}
-    for key, entry in entries:
-        if not isinstance(entry, Cluster):
-            continue
-        for identity, field in _identify(entry):
-            other = first.setdefault(identity, entry)
-            if other is not entry:
-                message = f"cluster {other.name} ({other.origin}) is the same API server; name it once"
-                yield Fault(key=key, problem=entry.problem(("spec", *field), message))
-                break
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """A Cluster document that leads to an API server, by one of its fields."""
+
+    cluster: Cluster
+    field: Path
+
+
+def _check_connections(entries: Iterable[Entry], standing: Mapping[Key, Entry]) -> Iterator[Fault]:
+    """Find one API server under two names: both would write it, and each undo the other.
+
+    Where neither name is in force already, both are blamed: which file sorts first must not decide a cluster's name.
+    """
+    claims: dict[tuple[object, ...], list[_Claim]] = {}
+    for cluster in entries:
+        if isinstance(cluster, Cluster):
+            for identity, field in _identify(cluster):
+                claims.setdefault(identity, []).append(_Claim(cluster, field))
+    blamed: set[Key] = set()
+    for identity, rivals in claims.items():
+        holder = next((rival for rival in rivals if _leads_to(standing.get(rival.cluster.key), identity)), None)
+        for claim in rivals:
+            other = holder or next((rival for rival in rivals if rival is not claim), None)
+            if other is None or other is claim or claim.cluster.key in blamed:
+                continue
+            blamed.add(claim.cluster.key)
+            yield _blame(claim, other, held=holder is not None)
+
+
+def _leads_to(entry: Entry | None, identity: tuple[object, ...]) -> bool:
+    return isinstance(entry, Cluster) and any(known == identity for known, _ in _identify(entry))
+
+
+def _blame(claim: _Claim, other: _Claim, *, held: bool) -> Fault:
+    end = "name it once" if held else "neither is taken until one is removed"
+    message = f"cluster {other.cluster.name} ({other.cluster.origin}) is the same API server; {end}"
+    return Fault(key=claim.cluster.key, problem=claim.cluster.problem(("spec", *claim.field), message))
 
 
 def _identify(cluster: Cluster) -> Iterator[tuple[tuple[object, ...], Path]]:

@@ -30,8 +30,8 @@ def names(value: Inventory) -> list[str]:
         (BASE + app("a", "dependsOn: [{app: a}]"), ["dependsOn forms a cycle: a (a.yaml:11) -> a (a.yaml:11)"]),
         (environment("e1", "after: [e2]") + environment("e2", "after: [e3]") + environment("e3", "after: [e1]"), ["after forms a cycle: e1 (a.yaml:1) -> e2 (a.yaml:6) -> e3 (a.yaml:11) -> e1 (a.yaml:1)", "after forms a cycle: e2", "after forms a cycle: e3"]),
         (BASE + app("shop") + app("shop"), ["a.yaml:18:18: metadata.name: app shop is already defined at a.yaml:11"]),
-        (BASE + cluster("a", spec="uid: u") + cluster("b", spec="uid: u"), ["spec.uid: cluster a (a.yaml:11) is the same API server"]),
-        (BASE + cluster("a") + cluster("b").replace("keys/b", "keys/a"), ["spec.connection.kubeconfig: cluster a (a.yaml:11) is the same API server"]),
+        (BASE + cluster("a", spec="uid: u") + cluster("b", spec="uid: u"), ["spec.uid: cluster b (a.yaml:16) is the same API server", "spec.uid: cluster a (a.yaml:11) is the same API server"]),
+        (BASE + cluster("a") + cluster("b").replace("keys/b", "keys/a"), ["spec.connection.kubeconfig: cluster b (a.yaml:16) is the same API server", "spec.connection.kubeconfig: cluster a (a.yaml:11) is the same API server"]),
         (BASE + app("shop", "dependsOn: [{app: ingress}]") + app("ingress", targets="clusters: [b]") + cluster("a") + cluster("b"), ["spec.dependsOn: depends on ingress, which does not go to cluster a"]),
         (BASE + app("shop", path="x/${label:region}") + cluster("a"), ["spec.path: ${label:region} in the path has no value: cluster a has no label region"]),
         (BASE + app("shop") + cluster("a", "def"), ["there is no environment def"]),
@@ -171,6 +171,29 @@ def test_a_second_name_for_a_cluster_does_not_displace_the_first() -> None:
     after = merge(start(), scan(files), quiet=True)
     assert after.entries == start().entries
     assert "cluster b (cluster.yaml:6) is the same API server" in faults(after)[0]
+
+
+def test_an_edit_does_not_lose_a_cluster_its_name() -> None:
+    """The name in force stays with its edit; only the second name for its server is refused."""
+    edited = cluster("a") + cluster("b", labels="x: z")
+    after = merge(
+        start(),
+        scan(FILES | {"a.yaml": cluster("aa").replace("keys/aa", "keys/b"), "cluster.yaml": edited}),
+        quiet=True,
+    )
+    assert list(after.clusters) == ["a", "b"]
+    assert after.clusters["b"].metadata.labels == {"x": "z"}
+    assert len(faults(after)) == 1
+
+
+def test_two_new_names_for_a_cluster_are_both_refused() -> None:
+    """Neither is taken, what names them says so, and taking one away heals the other."""
+    twin = cluster("d").replace("keys/d", "keys/c")
+    after = merge(start(), scan(FILES | {"c.yaml": cluster("c"), "d.yaml": twin}), quiet=True)
+    assert after.entries == start().entries
+    assert [fault.partition(":")[0] for fault in faults(after)] == ["c.yaml", "d.yaml"]
+    healed = merge(after, scan(FILES | {"d.yaml": twin}), quiet=True)
+    assert list(healed.clusters) == ["a", "b", "d"]
 
 
 def test_a_dependency_missing_on_one_cluster_leaves_the_app_in_force() -> None:
