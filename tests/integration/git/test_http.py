@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from fleet.child import InlineWorkers, ProcessWorkers
+from fleet.errors import RevisionMissing
 from fleet.git.http import HttpRemote
 from fleet.git.order import FETCH, FetchOrder, decode
 from fleet.net.reach import DirectReach
@@ -46,6 +47,26 @@ async def test_a_branch_is_followed_over_http(
             ("POST", "git-upload-pack", "version=2")
         ]
         assert site.workers.take() == []
+
+
+async def test_a_second_document_brings_its_branch_into_reach(
+    tmp_path: Path, repository: GitRepository, server: GitServer, processes: ProcessWorkers
+) -> None:
+    """A commit of a branch that no document follows is not here; another document for the same remote brings it."""
+    repository.commit(files={"a": "1"})
+    repository.git("checkout", "-q", "-b", "review")
+    proposed = repository.commit(files={"a": "2"})
+    repository.git("checkout", "-q", "main")
+    config = make_document("config", f"{server.url}/repo")
+    async with open_site(tmp_path / "store", [config], processes) as site:
+        await site.mirror.sync()
+        with pytest.raises(RevisionMissing, match="no commit here begins with"):
+            await site.mirror.find(proposed[:7])
+        review = make_document("config-review", f"{server.url}/repo", ref={"branch": "review"})
+        site.mirror.follow([config, review])
+        await site.mirror.sync()
+        assert await site.mirror.find(proposed[:7]) == proposed
+        assert site.revision() != proposed
 
 
 async def test_old_servers_are_understood(
