@@ -1,0 +1,72 @@
+"""What is not deleted, on a real API server."""
+
+from typing import Any
+
+from fleet.kube.gate import Priority
+from fleet.sim.real import ControlPlane
+from tests.cluster.keeper import keeping, key, settings
+from tests.cluster.test_hub import get
+
+
+async def test_a_failed_apply_holds_the_prune(plane: ControlPlane, namespace: str) -> None:
+    """While an object of the new version is refused, what the new version drops stays; with a good one it goes."""
+    port = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": namespace}}
+    async with keeping(plane, namespace) as keeper:
+        keeper.want(settings(namespace, k="1"))
+        await keeper.done()
+        keeper.want({**port, "spec": {"ports": [{"port": 99999}]}})
+        report = await keeper.until(lambda report: report.failures)
+        assert {change.reason for change in report.changes} == {"Absent", "NotInGit"}
+        assert await get(plane, "configmap", "settings", namespace) is not None
+        keeper.want({**port, "spec": {"ports": [{"port": 80}]}})
+        await keeper.done()
+        assert await get(plane, "configmap", "settings", namespace) is None
+
+
+async def test_namespaces_and_claims_are_let_go(plane: ControlPlane, namespace: str) -> None:
+    """A namespace and a claim that leave Git stay, with what is in them, without our labels; events say so."""
+    other = f"{namespace}-data"
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}}
+    claim: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "namespace": other},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    kept = [key("Namespace", "", other), key("PersistentVolumeClaim", other, "data")]
+    async with keeping(plane, namespace) as keeper:
+        keeper.want(space, claim, settings(namespace, k="1"))
+        await keeper.done()
+        keeper.want(settings(namespace, k="1"))
+        report = await keeper.done()
+        assert len(report.changes) == 1
+        assert sorted(note.key for note in keeper.notes if note.reason == "Orphaned" and note.key) == sorted(kept)
+        for which in kept:
+            found = await keeper.connection.api.get_metadata(which, priority=Priority.USER)
+            assert found is not None
+            assert not found.deleting
+            assert not {"fleet/hub", "applyset.kubernetes.io/part-of"} & found.labels.keys()
+    await plane.kubectl("delete", "namespace", other, "--wait=false")
+
+
+async def test_a_terminating_namespace_is_waited_for(plane: ControlPlane, namespace: str) -> None:
+    """An app whose namespace is being deleted waits for it, and is there again in the next one of that name."""
+    other = f"{namespace}-again"
+    await plane.kubectl("create", "namespace", other)
+    hold = '{"metadata":{"finalizers":["example.com/hold"]}}'
+    async with keeping(plane, namespace) as keeper:
+        keeper.want(settings(other, k="1"))
+        await keeper.done()
+        await plane.kubectl("-n", other, "create", "configmap", "held")
+        await plane.kubectl("-n", other, "patch", "configmap/held", "-p", hold)
+        await plane.kubectl("delete", "namespace", other, "--wait=false")
+        report = await keeper.until(lambda report: report.waits_for)
+        assert report.waits_for == {key("Namespace", "", other)}
+        assert {error.reason for error in report.failures.values()} == {"NamespaceTerminating"}
+        await plane.kubectl("-n", other, "patch", "configmap/held", "-p", '{"metadata":{"finalizers":null}}')
+        await plane.kubectl("wait", "--for=delete", f"namespace/{other}", "--timeout=60s")
+        await plane.kubectl("create", "namespace", other)
+        keeper.target.retry_now()
+        keeper.want(settings(other, k="1"))
+        await keeper.done()
+    await plane.kubectl("delete", "namespace", other, "--wait=false")
