@@ -61,6 +61,8 @@ class Client:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.dropped: Refused | None = None
+        """Why the hub refused the token that was found in the data directory, after which none is sent."""
         self._now: datetime | None = None
 
     def now(self) -> datetime:
@@ -112,6 +114,7 @@ class Client:
         except Refused as error:
             if error.status != 401 or not self.connection.found or request.method != "GET":
                 raise
+            self.dropped = error
         # A token left behind by another hub must not take away what needs no token.
         self.connection = replace(self.connection, token="", token_from="", found=False)
         return self._call_once(request)

@@ -193,6 +193,8 @@ def _check_skew(client: Client) -> Finding:
 
 
 def _check_token(client: Client, origin: str) -> Finding:
+    if client.dropped is not None and client.dropped.reason in ("TokenRevoked", "TokenExpired"):
+        return Finding("token", "warning", f"{origin} is refused", client.dropped.message)
     if origin and not client.connection.token:
         return Finding("token", "warning", f"{origin} is another hub's", "point --data at this hub's data directory")
     if not origin:

@@ -4,9 +4,11 @@ import click
 
 from fleet.cli.client import Client
 from fleet.cli.duration import write_length
+from fleet.cli.exit import Failure
 from fleet.cli.option import Duration, connected, output
 from fleet.cli.table import Column, Row, field, print_rows
 
+ADMIN = "admin"
 ROLES = ("viewer", "operator", "approver", "admin")
 
 
@@ -60,8 +62,17 @@ def _day(row: Row, name: str) -> str:
 
 @command.command(name="revoke")
 @click.argument("name")
+@click.option("--yes", is_flag=True, help="Also the token that the hub made for itself.")
 @connected
-def revoke(client: Client, *, name: str) -> None:
-    """Revoke a token, from now on."""
-    client.delete("tokens", name)
-    click.echo(f"revoked {name}")
+def revoke(client: Client, *, name: str, yes: bool) -> None:
+    """Revoke a token, from now on.
+
+    The hub's own, admin, opens this machine to fleet: without it only a restart of the hub makes a new one.
+    """
+    if name == ADMIN and not yes:
+        raise Failure(
+            f"{name} is the hub's own token: once it is revoked, DATA/admin.token opens nothing until a restart of the hub"
+            " makes a new one; say --yes if that is meant"
+        )
+    answer = client.delete("tokens", name)
+    click.echo(f"{name} was revoked before" if answer.get("already") else f"revoked {name}")

@@ -43,9 +43,7 @@ from fleet.store.ledger import LedgerStore
 from fleet.store.migration import migrate
 from fleet.store.pause import PauseStore
 from fleet.store.release import ReleaseStore
-from fleet.store.token import Role, TokenStore
-
-ADMIN = "admin"
+from fleet.store.token import HUB_ADMIN, Role, TokenStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +191,7 @@ async def _provide_admin_token(tokens: TokenStore, directory: DataDirectory) -> 
     path = directory.admin_token
     known = await tokens.find(path.read_text().strip()) if path.exists() else None
     if known is None or known.revoked_at is not None:
-        secret = await tokens.create(ADMIN, Role.ADMIN, created_by="hub", replace=True)
+        secret = await tokens.create(HUB_ADMIN, Role.ADMIN, created_by="hub", replace=True)
         path.touch(mode=0o600)
         path.chmod(0o600)
         path.write_text(secret + "\n")

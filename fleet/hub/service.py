@@ -52,7 +52,7 @@ from fleet.store.cluster import ClusterStore
 from fleet.store.drain import DrainStore
 from fleet.store.event import Event, EventStore
 from fleet.store.pause import PauseStore
-from fleet.store.token import Role, Token, TokenStore
+from fleet.store.token import HUB_ADMIN, Role, Token, TokenStore
 
 RESTARTED_AT = ("metadata", "annotations", "kubectl.kubernetes.io/restartedAt")
 RESTARTABLE = WORKLOADS - {GroupKind("batch", "Job")}
@@ -360,11 +360,13 @@ class HubService:
         return await self._tokens.list()
 
     async def revoke_token(self, name: str, actor: Actor) -> bool:
-        """Revoke a token."""
+        """Revoke a token; False when there is none. One that was revoked before makes no second event."""
         known = next((token for token in await self._tokens.list() if token.name == name), None)
         if known is None:
             return False
-        before = {"role": known.role.value, "revoked": format_at(known.revoked_at) if known.revoked_at else ""}
+        if known.revoked_at is not None:
+            return True
+        before = {"role": known.role.value, "revoked": ""}
         async with self._auditor.act("TokenRevoked", actor, subject=f"token {name}", before=before):
             return await self._tokens.revoke(name)
 
@@ -394,7 +396,8 @@ class HubService:
                 "this hub does not know the token; make one with fleet token create", reason="TokenUnknown"
             )
         if token.revoked_at is not None:
-            raise FleetError(f"token {token.name} was revoked", reason="TokenRevoked")
+            way = "restart the hub, which makes a new one" if token.name == HUB_ADMIN else "ask an admin for another"
+            raise FleetError(f"token {token.name} was revoked; {way}", reason="TokenRevoked")
         if token.expires_at is not None and token.expires_at <= self._clock.now():
             raise FleetError(f"token {token.name} expired; make another with fleet token create", reason="TokenExpired")
         now = asyncio.get_running_loop().time()

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from fleet.errors import RequestError
+from fleet.server.model import LABEL
 from fleet.server.nearest import suggest
 
 BODY_TIMEOUT_S = 15.0
@@ -63,4 +64,13 @@ def _convert(given: Mapping[str, Any], into: type[T], what: str, *, strict: bool
     try:
         return msgspec.convert(given, into, strict=strict)
     except msgspec.ValidationError as error:
-        raise RequestError(f"{what}: {error}", reason="Invalid" + what.title().replace(" ", "")) from error
+        raise RequestError(f"{what}: {_explain(error)}", reason="Invalid" + what.title().replace(" ", "")) from error
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    """Say in words what a name may hold; a pattern tells a person nothing."""
+    text = str(error)
+    if LABEL not in text:
+        return text
+    place = text.rpartition("`$.")[2].rstrip("`")
+    return f"{place} is no name: write small letters, digits, dots and dashes, 63 at most, with a letter or digit at both ends"

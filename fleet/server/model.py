@@ -18,11 +18,12 @@ Limit = Annotated[int, Meta(ge=0, le=10_000, description="Most items of this pag
 Continue = Annotated[str, Meta(description="`continue` of the page before.")]
 AppFilter = Annotated[str, Meta(description=f"Apps{_NAMES}.")]
 ClusterFilter = Annotated[str, Meta(description=f"Clusters{_NAMES}.")]
-_LABEL = "[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
+LABEL = "[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
+"""What a name is made of."""
 # the look-ahead keeps Python's $ from passing a last newline; readers of the schema see nothing but the end
-Name = Annotated[str, Meta(pattern=rf"^({_LABEL})?$(?!\n)")]
+Name = Annotated[str, Meta(pattern=rf"^({LABEL})?$(?!\n)")]
 Reason = Annotated[str, Meta(min_length=1, max_length=500)]
-TokenName = Annotated[str, Meta(pattern=rf"^{_LABEL}$(?!\n)")]
+TokenName = Annotated[str, Meta(pattern=rf"^{LABEL}$(?!\n)")]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -300,3 +301,5 @@ class Revoked(Model, frozen=True, kw_only=True):
     """The token that no longer works."""
 
     revoked: str
+    already: bool = False
+    """It had been revoked before."""

@@ -160,20 +160,22 @@ async def list_tokens(call: Call, query: Paging) -> Page[Token]:
 async def create_token(call: Call, body: TokenBody) -> NewToken:
     """Make a token; its secret is in this answer and nowhere else."""
     _check_grant(call.actor, body.environments)
+    for environment in body.environments:
+        _check_names(call.hub, environment=environment)
     expires_at = parse_end("expires", body.expires, call.now)
     secret = await call.hub.create_token(body.name, body.role, body.environments, expires_at, call.actor)
     return NewToken(name=body.name, role=body.role, environments=body.environments, expires_at=expires_at, token=secret)
 
 
 async def revoke_token(call: Call, _: Nothing) -> Revoked:
-    """Revoke a token, from now on. Idempotent."""
+    """Revoke a token, from now on. Idempotent; the answer says when it had been revoked before."""
     name = call.path["name"]
     tokens = {token.name: token for token in await call.hub.tokens()}
     if name in tokens:
         _check_grant(call.actor, tokens[name].environments)
     if not await call.hub.revoke_token(name, call.actor):
         raise not_found("token", name, tokens)
-    return Revoked(revoked=name)
+    return Revoked(revoked=name, already=tokens[name].revoked_at is not None)
 
 
 def _check_grant(actor: Actor, environments: Sequence[str]) -> None:

@@ -13,6 +13,8 @@ from fleet.store.database import Database, Row, Statement
 from fleet.store.record import read_at, read_some_at, write_at
 
 PREFIX = "flt_"
+HUB_ADMIN = "admin"
+"""Name of the token that the hub makes for itself at start, and makes anew when it was revoked."""
 
 
 class Role(StrEnum):

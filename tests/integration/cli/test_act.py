@@ -120,6 +120,17 @@ def test_a_token_is_revoked(hub: FakeHub) -> None:
     hub.on("DELETE tokens/ci", {"name": "ci"})
     result = hub.run("token", "revoke", "ci")
     assert (result.exit_code, result.stdout, hub.calls()) == (0, "revoked ci\n", ["DELETE tokens/ci"])
+    hub.on("DELETE tokens/ci", {"revoked": "ci", "already": True})
+    assert hub.run("token", "revoke", "ci").stdout == "ci was revoked before\n"
+
+
+def test_the_hubs_own_token_is_not_revoked_by_accident(hub: FakeHub) -> None:
+    """What brings it back is said first."""
+    hub.on("DELETE tokens/admin", {"revoked": "admin"})
+    result = hub.run("token", "revoke", "admin")
+    assert (result.exit_code, hub.asked) == (2, [])
+    assert "until a restart of the hub makes a new one; say --yes" in result.stderr
+    assert hub.run("token", "revoke", "admin", "--yes").stdout == "revoked admin\n"
 
 
 def test_a_role_is_needed(hub: FakeHub) -> None:

@@ -68,6 +68,11 @@ def test_a_token_of_another_hub_does_not_take_reading_away(hub: FakeHub, tmp_pat
     assert (acted.exit_code, acted.stderr) == (4, f"fleet: unknown token (token: {tmp_path}/admin.token)\n")
     hub.on("GET status", refusal, status())
     assert f"{tmp_path}/admin.token is another hub's" in hub.run("doctor", env=env).stdout
+    revoked = {"status": 401, "detail": "token admin was revoked; restart the hub", "reason": "TokenRevoked"}
+    hub.on("GET status", Answer(revoked, 401, "application/problem+json"), status())
+    told = hub.run("doctor", env=env).stdout
+    assert f"{tmp_path}/admin.token is refused" in told
+    assert "-> token admin was revoked; restart the hub" in told
     hub.on("GET status", refusal)
     assert hub.run("status", env={"FLEET_TOKEN": "flt_given"}).exit_code == 4
 

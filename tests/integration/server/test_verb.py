@@ -193,7 +193,7 @@ async def test_a_token_is_made_listed_and_revoked(api: Api, hub: FakeHub) -> Non
     listed = await api.get("/tokens", token=ADMIN)
     assert "ci" in [t["name"] for t in listed.json["items"]]
     assert b"secret" not in listed.body
-    assert (await api("DELETE", "/api/v1/tokens/ci", token=ADMIN)).json == {"revoked": "ci"}
+    assert (await api("DELETE", "/api/v1/tokens/ci", token=ADMIN)).json == {"revoked": "ci", "already": False}
     again = await api("DELETE", "/api/v1/tokens/ci", token=ADMIN)
     assert (again.status, again.json["reason"]) == (404, "NotFound")
 
@@ -206,12 +206,21 @@ async def test_a_token_is_made_listed_and_revoked(api: Api, hub: FakeHub) -> Non
         ({"name": "C I", "role": "viewer"}, 400, "InvalidField"),
         ({"name": "", "role": "viewer"}, 400, "InvalidField"),
         ({"name": "ci", "role": "viewer", "environments": ["a,b"]}, 400, "InvalidField"),
+        ({"name": "ci", "role": "viewer", "environments": ["prd"]}, 404, "NotFound"),
     ],
 )
 async def test_a_token_that_cannot_be_made(api: Api, body: dict[str, str], status: int, reason: str) -> None:
     """A taken name, an unknown role, a name or environment that is none."""
     answer = await api.post("/tokens", body, token=ADMIN)
     assert (answer.status, answer.json["reason"]) == (status, reason)
+
+
+async def test_a_wrong_token_name_is_explained(api: Api) -> None:
+    """In words, not by a pattern; an environment that is not there by the one that was meant."""
+    wrong = await api.post("/tokens", {"name": "C I", "role": "viewer"}, token=ADMIN)
+    assert wrong.json["detail"].startswith("field: name is no name: write small letters, digits, dots and dashes")
+    away = await api.post("/tokens", {"name": "ci", "role": "viewer", "environments": ["prd"]}, token=ADMIN)
+    assert away.json["detail"] == "there is no environment prd; did you mean prod?"
 
 
 async def test_rollback_and_unhold(api: Api, hub: FakeHub) -> None:
@@ -243,7 +252,13 @@ async def test_a_rollback_that_cannot_be(
 
 async def test_a_token_of_one_environment_rolls_back_there_only(api: Api, hub: FakeHub) -> None:
     """Without a scope, all environments are meant."""
-    scopes: tuple[dict[str, str], ...] = ({"cluster": "eu-1"}, {"environment": "dev"}, {"cluster": "eu-2"}, {"environment": "prod"}, {})
+    scopes: tuple[dict[str, str], ...] = (
+        {"cluster": "eu-1"},
+        {"environment": "dev"},
+        {"cluster": "eu-2"},
+        {"environment": "prod"},
+        {},
+    )
     answers = [
         (await api.post("/rollback", {"app": "shop", "reason": "r", **scope}, token=DEV_OPERATOR)).status
         for scope in scopes
