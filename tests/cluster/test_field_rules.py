@@ -61,11 +61,11 @@ def volume(name: str) -> dict[str, Any]:
 
 
 async def test_what_others_set_survives_a_reset(plane: ControlPlane, namespace: str) -> None:
-    """Finalizers, a volume's claim, a CA bundle and a namespace's labels stay, even after managedFields were wiped."""
+    """Finalizers, a volume's claim, a CA bundle and a namespace's labels stay, even after managedFields were wiped; and Git still decides."""
     later, vol, hook = f"{namespace}-sub", f"{namespace}-pv", f"{namespace}-hook"
     claim = {"namespace": namespace, "name": "data", "uid": "0e4f3bb2-0000-4000-8000-000000000000"}
     space: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": later}}
-    held = settings(namespace, k="1")
+    held = settings(namespace, k="1", left="x")
     before: list[dict[str, Any]] = [
         {**held, "metadata": {**held["metadata"], "finalizers": ["example.com/hold"]}},
         {**space, "metadata": {"name": later, "labels": {"pod-security.kubernetes.io/enforce": "baseline"}}},
@@ -99,6 +99,9 @@ async def test_what_others_set_survives_a_reset(plane: ControlPlane, namespace: 
             await until(lambda which=which: _without(keeper, which, "added"))  # type: ignore[misc]
         await keeper.done()
         assert [await read(keeper, which, field) for which, (_, field) in things.items()] == expected
+        keeper.want(settings(namespace, k="1"), space, volume(vol), webhook(hook))
+        await keeper.done()
+        assert await read(keeper, key("ConfigMap", namespace, "settings"), lambda body: body["data"]) == {"k": "1"}
         await patch(plane, "configmap/settings", "kubectl", {"metadata": {"finalizers": None}}, "-n", namespace)
     await plane.kubectl("delete", f"pv/{vol}", f"namespace/{later}", f"{WEBHOOK.lower()}/{hook}", "--wait=false")
     await patch(plane, f"pv/{vol}", "kubectl", {"metadata": {"finalizers": None}})
