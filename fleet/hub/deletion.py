@@ -57,7 +57,7 @@ class Deletions:
         """Count what a prune would take or let go. Raises: KubeError, TargetError."""
         session, progress = self._find(target)
         link = _connected(session)
-        if (paused := link.paused(target)) is not None:
+        if (paused := link.brakes.paused(target)) is not None:
             raise TargetError(
                 f"{target} is paused: {paused.message}; end that with fleet resume, then prune", reason="Paused"
             )

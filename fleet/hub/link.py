@@ -4,28 +4,25 @@ Everything here ends with the connection; what must survive is in the ledger and
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import structlog
 
 from fleet.aio import as_fleet_error, spawn
-from fleet.clock import Clock, jitter
+from fleet.clock import jitter
 from fleet.errors import FleetError, KubeError
+from fleet.hub.brake import Brakes
 from fleet.hub.brief import Brief
 from fleet.hub.checkup import Checkups
-from fleet.hub.drain import drain_order, explain_drain
-from fleet.hub.event import EventLog
-from fleet.hub.feed import Feed, Supply
-from fleet.hub.guard import Approvals, Guard, Leaving
+from fleet.hub.guard import Guard
 from fleet.hub.heartbeat import Heartbeat
 from fleet.hub.kinds import KindWatches
+from fleet.hub.order import Commons, Orders
 from fleet.hub.pods import PodWatches
 from fleet.hub.progress import Progress, judge
 from fleet.hub.queue import Runner
 from fleet.hub.tenant import Tenant, Tenants
-from fleet.inventory.value import Inventory
 from fleet.kube.api import KubeApi
 from fleet.kube.client import Client
 from fleet.kube.discovery import Discovery, run_discovery
@@ -35,16 +32,11 @@ from fleet.reconcile.carry import CRD, definition_of
 from fleet.reconcile.drift import matching
 from fleet.reconcile.live import Live, LiveObject
 from fleet.reconcile.plan import FOUND, Plan, not_allowed
-from fleet.reconcile.port import Ledger, Policy, Unsealer
 from fleet.reconcile.recover import find_marked
-from fleet.reconcile.status import Condition, State, Why
-from fleet.reconcile.target import Desired, Order, Report, Surroundings, Target
-from fleet.settings import Settings
-from fleet.store.checkup import CheckupStore
-from fleet.store.drain import Drain, find_drain
+from fleet.reconcile.status import Condition, State
+from fleet.reconcile.target import Report, Surroundings, Target
 from fleet.store.event import Event
 from fleet.store.ledger import Entry, Lease
-from fleet.store.pause import Pause, find_pause
 
 log = structlog.get_logger()
 
@@ -54,25 +46,6 @@ ERROR_FIRST_S, ERROR_MOST_S = 1.0, 30.0
 SCHEMA_SETTLE_S = 2.0
 SILENCE_S = 20.0
 PROBE_DEADLINE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commons:
-    """What all sessions share."""
-
-    settings: Settings
-    clock: Clock
-    hub_id: str
-    digest_key: bytes
-    feed: Feed
-    ledger: Ledger
-    events: EventLog
-    unsealer: Unsealer
-    inventory: Callable[[], Inventory | None]
-    pauses: Callable[[], Sequence[Pause]]
-    drains: Callable[[], Sequence[Drain]] = tuple
-    approvals: Approvals
-    checkups: CheckupStore
 
 
 class Link:
@@ -104,10 +77,22 @@ class Link:
         self._tenants = Tenants(api, discovery, cluster)
         self._targets: dict[TargetId, Target] = {}
         self._owners: dict[ObjectKey, TargetId] = {}
-        self._keys: dict[TargetId, tuple[Desired, frozenset[ObjectKey]]] = {}
         self._refreshing: set[TargetId] = set()
         self._runner: Runner[TargetId] | None = None
         self._on_trouble = on_trouble
+        ledgers: dict[TargetId, dict[ObjectKey, Entry]] = {}
+        self.brakes = Brakes(
+            commons.feed,
+            commons.clock,
+            inventory=commons.inventory,
+            pauses=commons.pauses,
+            drains=commons.drains,
+            ledgers=ledgers,
+            wake=self._look_later,
+        )
+        self._orders = Orders(
+            cluster, commons, progress=progress, ledgers=ledgers, brakes=self.brakes, look_later=self._look_later
+        )
         clock = commons.clock
         self.pods = PodWatches(
             client=client,
@@ -133,7 +118,7 @@ class Link:
             on_doubt=heartbeat.doubt,
         )
         self._checkups = Checkups(cluster, commons.checkups, clock, targets=self._auditable, audit=self._audit)
-        self._guard = Guard(cluster=cluster, approvals=commons.approvals, leaving=self._leaving)
+        self._guard = Guard(cluster=cluster, approvals=commons.approvals, leaving=self._orders.leaving)
         self._around = Surroundings(
             hub_id=commons.hub_id,
             api=self.api_of,
@@ -144,11 +129,11 @@ class Link:
             clock=clock,
             unsealer=commons.unsealer,
             owners=self._owners,
-            wants=self._wants,
-            wanted_by=self._wanted_by,
+            wants=self._orders.wants,
+            wanted_by=self._orders.wanted_by,
             guard=lambda target, order, plan: self._guard.check(self._around, target, order, plan),
             system=api,
-            ledgers={},
+            ledgers=ledgers,
             digest_key=commons.digest_key,
             former_hubs=former_hubs,
         )
@@ -209,6 +194,10 @@ class Link:
         for target in sorted(self._known_targets()):
             self.mark(target)
 
+    def _look_later(self, target: TargetId, delay_s: float) -> None:
+        if self._runner is not None:
+            self._runner.mark_later(target, delay_s)
+
     async def settle(self, target: TargetId) -> None:
         """Wait until a target is neither marked nor running."""
         if self._runner is not None:
@@ -216,7 +205,7 @@ class Link:
 
     async def plan_only(self, target: TargetId) -> Plan | None:
         """Plan what a run would do, without writing. Raises: KubeError."""
-        order = self._order(target)
+        order = self._orders.order(target)
         return await self._target(target).plan_only(order) if order is not None else None
 
     def drift_managers(self, target: TargetId) -> tuple[str, ...]:
@@ -246,7 +235,7 @@ class Link:
 
     async def _run_target(self, target: TargetId) -> None:
         progress = self.progress.setdefault(target, Progress(target=target))
-        order = self._order(target)
+        order = self._orders.order(target)
         if order is None:
             self._refresh(target)
             return
@@ -301,13 +290,6 @@ class Link:
             if target != besides and (held or left):
                 self.mark(target)
 
-    def _leaving(self, target: TargetId) -> Leaving | None:
-        supply = self._commons.feed.supplies.get(target)
-        if supply is not None:
-            return Leaving(policy=supply.brief.policy, removed=False) if supply.desired is not None else None
-        order = self._removal(target)
-        return Leaving(policy=order.policy, removed=True) if order is not None else None
-
     async def _end(self, target: TargetId) -> None:
         """Nothing of a target is left here: it was drained, or left the inventory."""
         supply = self._commons.feed.supplies.get(target)
@@ -326,7 +308,7 @@ class Link:
         self._targets.pop(target, None)
         self._around.ledgers.pop(target, None)
         self.progress.pop(target, None)
-        self._keys.pop(target, None)
+        self._orders.forget(target)
 
     def _auditable(self) -> list[TargetId]:
         """List the targets of which it is known what they should be and are."""
@@ -354,116 +336,6 @@ class Link:
             )
         )
 
-    def _order(self, target: TargetId) -> Order | None:
-        """Say what a run shall do now; None when nothing is known about the target."""
-        progress = self.progress.setdefault(target, Progress(target=target))
-        supply = self._commons.feed.supplies.get(target)
-        if supply is None:
-            return self._removal(target)
-        if self.drain(target) is not None:
-            progress.admitted = progress.gate = None
-            return drain_order(supply, writable=self.paused(target) is None and not self._drains_first(target))
-        if self._awaits_git(progress, supply):
-            return None
-        self._admit(progress, supply)
-        writable = supply.brief.policy.write and self.paused(target) is None
-        return Order(
-            policy=supply.brief.policy,
-            desired=progress.admitted,
-            writable=writable,
-            prune_now=progress.prune_now,
-            prune_later=self._commons.feed.is_delivering(self.cluster, target.app),
-        )
-
-    def _awaits_git(self, progress: Progress, supply: Supply) -> bool:
-        """Tell whether a rebuilt ledger must wait for news of Git: by an old commit, what left Git would look wanted."""
-        rows = self._around.ledgers.get(progress.target, {}).values()
-        if self._commons.feed.is_fresh(supply) or not any(row.state == FOUND for row in rows):
-            return False
-        progress.gate = Why(reason="NotFetched", message="the ledger is rebuilt once the repository has been asked")
-        if self._runner is not None:
-            self._runner.mark_later(progress.target, ERROR_FIRST_S)
-        return True
-
-    def _removal(self, target: TargetId) -> Order | None:
-        """Empty a target that was taken out of the inventory on purpose.
-
-        A half-read inventory removes nothing, and neither does a cluster that leaves it.
-        """
-        inventory = self._commons.inventory()
-        if inventory is None or not inventory.authoritative or target in inventory.targets:
-            return None
-        if self.cluster not in inventory.clusters:
-            return None
-        row = self._commons.feed.rows.get(target)
-        policy = Brief.decode(row.policy).policy if row is not None else Policy()
-        later = self._commons.feed.is_delivering(self.cluster, target.app)
-        return Order(policy=policy, desired=None, removed=True, writable=self.paused(target) is None, prune_later=later)
-
-    def _admit(self, progress: Progress, supply: Supply) -> None:
-        """Take the newest release, once what the app depends on is in place; repairs never wait."""
-        desired = supply.desired
-        progress.gate = None
-        if desired is None or desired is progress.admitted:
-            return
-        row = self._commons.feed.rows.get(progress.target)
-        had = {row.applied_digest if row else "", progress.admitted.digest if progress.admitted else ""}
-        if desired.digest not in had and supply.hold is None:  # the way back waits for nobody
-            progress.gate = self._missing_dependency(supply)
-        if progress.gate is None:
-            progress.admitted = desired
-
-    def _missing_dependency(self, supply: Supply) -> Why | None:
-        for needed in supply.target.depends_on:
-            other = self._commons.feed.supplies.get(needed)
-            progress = self.progress.get(needed)
-            if other is None or progress is None or not progress.is_done(other.desired):
-                state = progress.condition.state.value if progress is not None else "Unknown"
-                return Why(
-                    reason="DependencyNotReady",
-                    message=f"waits for app {needed.app}, which is {state}; see fleet status {needed}",
-                )
-        return None
-
-    def paused(self, target: TargetId) -> Why | None:
-        """Say who paused a target and why; None when it runs."""
-        now = self._commons.clock.now()
-        inventory = self._commons.inventory()
-        known = inventory.targets.get(target) if inventory is not None else None
-        in_file = known.app.spec.paused if known is not None else None
-        if in_file is not None and (in_file.until is None or now < in_file.until):
-            self._wake_at(target, in_file.until)
-            return Why(reason="Paused", message=f"by its App document ({known and known.app.origin}): {in_file.reason}")
-        environment = known.environment.name if known is not None else ""
-        pause = find_pause(self._commons.pauses(), target, environment, now)
-        if pause is None:
-            return None
-        self._wake_at(target, pause.until)
-        return Why(reason="Paused", message=f"{pause.scope} by {pause.actor}: {pause.reason}")
-
-    def drain(self, target: TargetId) -> Drain | None:
-        """Return what says that nothing of a target shall be here; None when nothing does."""
-        return find_drain(self._commons.drains(), target)
-
-    def _drains_first(self, target: TargetId) -> list[TargetId]:
-        """List the apps that need this one and are still being drained: their finalizers may need it to the end."""
-        return sorted(
-            other
-            for other, supply in self._commons.feed.supplies.items()
-            if target in supply.target.depends_on and self.drain(other) is not None and self._around.ledgers.get(other)
-        )
-
-    def held(self, target: TargetId) -> Why | None:
-        """Say why nothing is applied to a target: paused or drained; None when it runs."""
-        paused, drain = self.paused(target), self.drain(target)
-        if paused is not None or drain is None:
-            return paused
-        return explain_drain(drain, len(self._around.ledgers.get(target, {})), self._drains_first(target))
-
-    def _wake_at(self, target: TargetId, at: datetime | None) -> None:
-        if at is not None and self._runner is not None:
-            self._runner.mark_later(target, max((at - self._commons.clock.now()).total_seconds(), 0.0) + 0.1)
-
     def api_of(self, target: TargetId) -> Tenant:
         """Return the API with the rights that a target's objects are written with."""
         supply = self._commons.feed.supplies.get(target)
@@ -471,30 +343,6 @@ class Link:
             return self._tenants.of(supply.brief.impersonation)
         row = self._commons.feed.rows.get(target)
         return self._tenants.of(Brief.decode(row.policy).impersonation if row is not None else None)
-
-    def _wants(self, key: ObjectKey, holder: TargetId) -> bool:
-        """Tell whether a target desires an object; one that has not been rendered yet keeps what it holds."""
-        supply = self._commons.feed.supplies.get(holder)
-        if self.drain(holder) is not None:
-            return False
-        if supply is None:
-            inventory = self._commons.inventory()
-            return not (inventory is not None and inventory.authoritative and holder not in inventory.targets)
-        if supply.desired is None:
-            return True
-        known = self._keys.get(holder)
-        if known is None or known[0] is not supply.desired:
-            known = (supply.desired, frozenset(_keys_of(supply.desired, supply.brief.policy.namespace)))
-            self._keys[holder] = known
-        return key in known[1]
-
-    def _wanted_by(self, key: ObjectKey, holder: TargetId) -> TargetId | None:
-        """Name another target of this cluster that has an object in its release."""
-        for other, supply in self._commons.feed.supplies.items():
-            rendered = other.cluster == self.cluster and supply.desired is not None
-            if rendered and other != holder and self._wants(key, other):
-                return other
-        return None
 
     def _wanted_kinds(self) -> Iterable[GroupKind]:
         kinds = {key.group_kind for rows in self._around.ledgers.values() for key in rows}
@@ -579,7 +427,7 @@ class Link:
         if progress is None:
             return
         progress.summarise(self.live.get)
-        condition = judge(progress, self._commons.feed.supplies.get(target), self.held(target))
+        condition = judge(progress, self._commons.feed.supplies.get(target), self.brakes.held(target))
         if (condition.state, condition.reason) != (progress.condition.state, progress.condition.reason):
             self._note_state(progress, condition)
             progress.since = self._commons.clock.now()
@@ -612,10 +460,3 @@ class Link:
                 self._on_trouble(error)
             else:
                 self._on_trouble(None)
-
-
-def _keys_of(desired: Desired, namespace: str) -> Iterator[ObjectKey]:
-    for m in desired.manifests:
-        yield m.key
-        if not m.scoped:
-            yield m.key._replace(namespace=namespace or "default")
