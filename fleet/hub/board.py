@@ -28,6 +28,7 @@ from fleet.hub.view import (
     TargetRow,
 )
 from fleet.inventory.schema import App, Repository
+from fleet.inventory.stage import order_stages
 from fleet.inventory.value import Target
 from fleet.object import TargetId
 from fleet.reconcile.status import Condition, State
@@ -53,6 +54,7 @@ class Board:
 
     def status(self) -> Status:
         """Everything at a glance."""
+        inventory = self._supervisor.inventory
         return Status(
             version=fleet.__version__,
             hub_id=self._hub_id,
@@ -64,6 +66,7 @@ class Board:
             problems=tuple(self._problems()),
             pauses=tuple(self.pauses_in_force()),
             holds=tuple(map(hold_row, self._supervisor.feed.holds)),
+            environments=order_stages(inventory.environments) if inventory else (),
         )
 
     def _problems(self) -> Iterator[ProblemRow]:

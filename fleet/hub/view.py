@@ -270,6 +270,8 @@ class Status(Row, frozen=True, kw_only=True):
     problems: tuple[ProblemRow, ...]
     pauses: tuple[PauseRow, ...]
     holds: tuple[HoldRow, ...] = ()
+    environments: tuple[str, ...] = ()
+    """Every environment of the inventory, in the order of stages."""
 
 
 class PlannedRow(Row, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The parts of the status page, from rows to HTML. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -43,6 +43,11 @@ class Snapshot:
         """Return the hub's wall time."""
         return datetime.fromisoformat(self.status.now)
 
+    def rank(self, environment: str) -> tuple[int, str]:
+        """Return what sorts an environment by its stage; what the inventory does not have comes last."""
+        known = self.status.environments
+        return (known.index(environment) if environment in known else len(known), environment)
+
 
 def format_age(since: str, now: datetime) -> str:
     """Say how long ago something was, in its largest unit; empty for never.
@@ -73,7 +78,7 @@ def tiles(snapshot: Snapshot) -> Html:
         _tile("targets Synced", targets["Synced"], len(snapshot.targets), _counts(targets)),
         _tile("clusters Ready", clusters["Ready"], len(snapshot.clusters), _counts(clusters)),
     ]
-    for name, rows in _by_environment(snapshot.targets).items():
+    for name, rows in _by_environment(snapshot).items():
         states = Counter(row.state for row in rows)
         boxes.append(_tile(f"Synced in {name}", states["Synced"], len(rows), _counts(states)))
     return tag("div", *boxes, class_="tiles")
@@ -88,11 +93,11 @@ def _counts(states: Mapping[str, int]) -> Html:
     return tag("div", *(chip(state, f"{states[state]} {state}") for state in worst_first), class_="chips")
 
 
-def _by_environment(rows: Iterable[TargetRow]) -> dict[str, list[TargetRow]]:
+def _by_environment(snapshot: Snapshot) -> dict[str, list[TargetRow]]:
     found: dict[str, list[TargetRow]] = {}
-    for row in rows:
+    for row in snapshot.targets:
         found.setdefault(row.environment, []).append(row)
-    return dict(sorted(found.items()))
+    return {name: found[name] for name in sorted(found, key=snapshot.rank)}
 
 
 def problems(rows: Sequence[ProblemRow]) -> Html | None:
@@ -146,7 +151,8 @@ def _anchor(row: TargetRow) -> str:
 
 def matrix(snapshot: Snapshot) -> Html:
     """Show apps by clusters, the clusters grouped by environment."""
-    columns = sorted({(row.environment, row.cluster) for row in snapshot.targets})
+    placed = {(row.environment, row.cluster) for row in snapshot.targets}
+    columns = sorted(placed, key=lambda place: (snapshot.rank(place[0]), place[1]))
     cells: dict[str, dict[str, TargetRow]] = {}
     for row in snapshot.targets:
         cells.setdefault(row.app, {})[row.cluster] = row

@@ -186,10 +186,11 @@ def _check_grant(actor: Actor, environments: Sequence[str]) -> None:
 def _check_names(hub: Hub, *, app: str = "", cluster: str = "", repository: str = "", environment: str = "") -> None:
     """Refuse names that nothing has. Raises: RequestError with status 404 naming the nearest."""
     clusters = hub.clusters()
+    environments = {*(row.environment for row in clusters), *hub.status().environments} if environment else set()
     asked: list[tuple[str, str, Iterable[str]]] = [
         ("app", app, (row.app for row in hub.apps())),
         ("cluster", cluster, (row.name for row in clusters)),
-        ("environment", environment, (row.environment for row in clusters)),
+        ("environment", environment, environments),
         ("repository", repository, (row.name for row in hub.status().repositories)),
     ]
     for what, name, known in asked:

@@ -185,6 +185,7 @@ class FakeHub:
 
     def __init__(self) -> None:
         self.cluster_rows = [cluster("eu-1", "dev"), cluster("eu-2", "prod"), cluster("us-1", "prod", "Stale")]
+        self.stages: tuple[str, ...] = ("dev", "prod")
         self.target_rows = [
             target("db", "eu-1", "dev"),
             target("shop", "eu-1", "dev", "Progressing", "1 of 4 objects is not Current"),
@@ -232,6 +233,7 @@ class FakeHub:
             problems=tuple(self.problem_rows),
             pauses=tuple(self.pause_rows),
             holds=tuple(self.hold_rows),
+            environments=self.stages,
         )
 
     def clusters(self) -> Sequence[ClusterRow]:

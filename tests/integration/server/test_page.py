@@ -41,6 +41,15 @@ async def page_of(api: Api, query: str = "") -> str:
     return answer.body.decode()
 
 
+async def test_environments_come_in_the_order_of_stages(api: Api, hub: FakeHub) -> None:
+    """In the tiles and above the matrix, whatever the alphabet says."""
+    for hub.stages in (("dev", "prod"), ("prod", "dev")):
+        page = await page_of(api)
+        heads = re.findall(r'scope="colgroup"[^>]*>([^<]*)', page)
+        assert tuple(heads) == hub.stages
+        assert tuple(re.findall(r"Synced in (\w+)", page)) == hub.stages
+
+
 async def test_the_page_shows_the_fleet(api: Api, hub: FakeHub) -> None:
     """Targets, clusters, repositories, problems, pauses and events, each with what to do."""
     hub.problem_rows = [ProblemRow(file="apps.yaml", line=3, column=7, field="spec.path", message="is missing")]
