@@ -18,7 +18,7 @@ from fleet.hub.guard import Approvals
 from fleet.hub.history import History
 from fleet.hub.inspect import Inspector
 from fleet.hub.lease import DatabaseLeases
-from fleet.hub.link import Commons
+from fleet.hub.order import Commons
 from fleet.hub.progression import AllAtOnce
 from fleet.hub.service import HubService
 from fleet.hub.session import Outside

@@ -24,7 +24,8 @@ from fleet.errors import (
 )
 from fleet.hub.connection import open_credential
 from fleet.hub.heartbeat import Heartbeat
-from fleet.hub.link import Commons, Link
+from fleet.hub.link import Link
+from fleet.hub.order import Commons
 from fleet.hub.progress import Progress
 from fleet.hub.tenant import explain
 from fleet.inventory.schema import Cluster

@@ -12,7 +12,7 @@ from fleet.errors import InventoryError, Problem
 from fleet.git.repository import Snapshot
 from fleet.hub.event import EventLog
 from fleet.hub.feed import Feed
-from fleet.hub.link import Commons
+from fleet.hub.order import Commons
 from fleet.hub.session import Outside, Session
 from fleet.hub.source import Mirrors
 from fleet.inventory.schema import Cluster
@@ -109,7 +109,8 @@ class Supervisor:
         """Take news of whether the inventory directory can be read; the last inventory stays in force."""
         self.inventory_error = error
         if error is not None:
-            self._note(error.reason, str(error))
+            rest = "the last one stays in force" if self.inventory else "the hub does nothing before; check --inventory"
+            self._note(error.reason, f"{error}; {rest}")
 
     def take_snapshot(self, snapshot: Snapshot) -> None:
         """Take news of a repository."""
