@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fleet.annotation import FORCE
 from fleet.errors import FleetError
 from fleet.object import ObjectKey, TargetId
 from fleet.reconcile.plan import Action, Change
@@ -120,13 +121,19 @@ def _held(stakes: Stakes, reason: str, why: str) -> HeldPrune:
 def explain_refusals(
     target: TargetId, changes: Sequence[Change], failures: Mapping[ObjectKey, FleetError]
 ) -> Mapping[ObjectKey, str]:
-    """Say, per failed object, which object that is about to be pruned its refusal names: it may be what stands in the way.
+    """Say, per failed object, what a person can do about its refusal, as far as it can be known.
 
-    A name that the failed object has, too, says nothing.
+    A refusal may name an object that is about to be pruned: it may be what stands in the way. A name that the failed
+    object has, too, says nothing.
     """
     prunes = [change.key for change in changes if change.action is Action.PRUNE]
     hints = {}
-    for key, error in failures.items() if prunes else ():
+    for key, error in failures.items():
+        if error.reason == "ImmutableField":
+            hints[key] = (
+                f"to have it deleted and created again, with all it holds, annotate it with {FORCE[0]}: enabled"
+            )
+            continue
         words = set(_NAME.findall(error.message))
         named = next((p for p in prunes if p.name in words and p.name != key.name), None)
         if named is not None:

@@ -104,3 +104,10 @@ def test_a_refusal_that_names_what_would_be_pruned(message: str, hinted: bool) -
     changes = [failed, a_change(Action.PRUNE, "NotInGit", key=GONE, live=a_live(), manifest=None)]
     hints = explain_refusals(TARGET, changes, {failed.key: Invalid(message)})
     assert ("fleet prune one/shop --now" in hints.get(failed.key, "")) is hinted
+
+
+def test_an_immutable_field_names_the_way_out() -> None:
+    """The status says which annotation has the object made anew."""
+    failed = a_change(Action.CONFIGURE, "Changed")
+    hints = explain_refusals(TARGET, [failed], {failed.key: Invalid("field is immutable", reason="ImmutableField")})
+    assert "fleet/force: enabled" in hints[failed.key]
