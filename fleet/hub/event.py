@@ -5,7 +5,7 @@ Appending never waits for the disk: events of one turn of the loop are one write
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -37,6 +37,8 @@ _GOOD_REASONS = frozenset(
     }
 )
 """What is news but no trouble: everything else is logged as a warning."""
+_GRAVE_REASONS = frozenset({"InventoryUnreadable"})
+"""What keeps the hub as a whole from its work: logged as an error."""
 
 
 class EventLog(Protocol):
@@ -51,6 +53,13 @@ class EventLog(Protocol):
         ...
 
 
+def _voice(event: Event) -> Callable[..., object]:
+    """Return the log method of an event's weight."""
+    if event.reason in _GRAVE_REASONS:
+        return log.error  # type: ignore[no-any-return]
+    return log.info if event.kind in _GOOD_KINDS or event.reason in _GOOD_REASONS else log.warning  # type: ignore[no-any-return]
+
+
 class StoredEvents:
     """An EventLog over the store."""
 
@@ -62,10 +71,9 @@ class StoredEvents:
 
     def append(self, event: Event) -> None:
         """Store an event soon, after those before it."""
-        tell = log.info if event.kind in _GOOD_KINDS or event.reason in _GOOD_REASONS else log.warning
         names = {"cluster": event.cluster, "app": event.app, "object": event.object, "actor": event.actor}
         shown = {name: value for name, value in names.items() if value}
-        tell(event.reason, kind=event.kind, message=event.message, **shown)
+        _voice(event)(event.reason, kind=event.kind, message=event.message, **shown)
         self._waiting.append(event)
         self._pulse.set()
 

@@ -3,6 +3,8 @@
 import asyncio
 import shutil
 
+from structlog.testing import capture_logs
+
 from fleet.hub.view import PauseRequest, SyncRequest
 from fleet.sim.cluster import SimCluster
 from tests.harness.fleet import ADA, app_document, environment_document, repository_document
@@ -364,3 +366,20 @@ async def test_a_kind_that_nobody_serves_is_a_failure(stage: Stage) -> None:
         assert colour(cluster) == "red"
         good = stage.repository.commit("right", {"app/other.yaml": config(name="other")})
         await stage.synced(("one", "shop"), revision=good)
+
+
+async def test_a_wrong_inventory_is_an_error_at_start(stage: Stage) -> None:
+    """A directory that is not there is logged as an error, once, with the flag to look at; the hub waits for it."""
+    cluster = await stage.add_cluster("one")
+    stage.repository.commit("first", {"app/settings.yaml": config()})
+    hidden = stage.inventory.rename(stage.root / "elsewhere")
+    with capture_logs() as logs:
+        async with stage.running(stage.world):
+            await stage.until(lambda: [entry for entry in logs if entry["log_level"] == "error"])
+            await asyncio.sleep(60)
+            [told] = [entry for entry in logs if entry["log_level"] == "error"]
+            assert told["event"] == "InventoryUnreadable"
+            assert "check --inventory" in told["message"]
+            hidden.rename(stage.inventory)
+            await stage.synced(("one", "shop"))
+    assert colour(cluster) == "red"
