@@ -3,6 +3,7 @@
 import json
 import os.path
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
@@ -125,6 +126,21 @@ def _check_http_url(url: str) -> str:
     if "@" in parts.netloc:
         raise ValueError("credentials do not belong in a URL")
     return url
+
+
+def is_plain_beyond_loopback(url: str) -> bool:
+    """Tell whether what is sent to a URL can be read on the way.
+
+    >>> is_plain_beyond_loopback("http://10.0.0.1:8080"), is_plain_beyond_loopback("http://127.0.0.1:8001")
+    (True, False)
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname == "localhost":
+        return False
+    try:
+        return not ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return True
 
 
 def _inline_text(value: Any) -> Any:

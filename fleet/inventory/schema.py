@@ -27,6 +27,7 @@ from fleet.inventory.field import (
     TreePath,
     Variables,
     VersionRange,
+    is_plain_beyond_loopback,
 )
 from fleet.object import Adopt, Origin
 
@@ -383,6 +384,8 @@ class Connection(Model):
         stray = _given(self, *self._with_server)
         if stray and self.server is None:
             raise ValueError(f"{', '.join(stray)}: only with server")
+        if self.server and self.token_file and is_plain_beyond_loopback(self.server):
+            raise ValueError("tokenFile: over http a token would go in clear; use https")
         if self.in_cluster and _given(self, "tls_server_name", "proxy_url"):
             raise ValueError("inCluster takes no other field")
         if self.ca_file and self.ca:

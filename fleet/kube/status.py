@@ -21,6 +21,7 @@ from fleet.errors import (
     ServerFailure,
     Throttled,
     Unauthorized,
+    Unreachable,
 )
 
 MOST_MESSAGE = 256
@@ -45,6 +46,8 @@ _IMMUTABLE_MARKS = (
 )
 _TOO_LARGE = "request is too large"
 _WEBHOOK = "failed calling webhook"
+_PLAIN_TO_TLS = b"Client sent an HTTP request to an HTTPS server"
+"""What a Go server's TLS port answers to plain HTTP. Source: net/http."""
 
 
 class _Cause(msgspec.Struct):
@@ -91,6 +94,10 @@ def classify(
 
     `plural` is the resource that was asked for: a missing namespace is only then not the object itself.
     """
+    if code == 400 and _PLAIN_TO_TLS in bytes(body):
+        return Unreachable(
+            "the server speaks TLS on this port; use https in its address", reason="ProtocolError", status=code
+        )
     status = decode_status(body)
     details = (status.details if status else None) or _Details()
     causes = tuple(Cause(c.reason, c.field, _cut(c.message)) for c in (details.causes or ())[:MOST_CAUSES])

@@ -84,6 +84,8 @@ TABLE: list[tuple[str, list[str]]] = [
     (spec(*CLUSTER, "connection: {inCluster: true, server: 'https://x'}"), ["6:15: spec.connection: needs exactly one of kubeconfig, server, inCluster; server and inCluster are given"]),
     (spec(*CLUSTER, "connection: {kubeconfig: {}}"), ["6:28: spec.connection.kubeconfig: needs exactly one of file, inline"]),
     (spec(*CLUSTER, "connection: {kubeconfig: {file: a}, tokenFile: b}"), ["6:15: spec.connection: tokenFile: only with server"]),
+    (spec(*CLUSTER, "connection: {server: 'http://x', tokenFile: b}"), ["6:15: spec.connection: tokenFile: over http a token would go in clear; use https"]),
+    (spec(*CLUSTER, "connection: {server: 'http://10.0.0.1:8080', tokenFile: b}"), ["6:15: spec.connection: tokenFile: over http a token would go in clear; use https"]),
     (spec(*CLUSTER, "connection: {server: 'https://x', token: hunter2}"), ["6:37: spec.connection.token: no such field; did you mean tokenFile?"]),
     (spec(*CLUSTER, "connection: {server: 'https://x', clientCertFile: a}"), ["6:15: spec.connection: clientCertFile and clientKeyFile belong together"]),
     (spec(*CLUSTER, "connection: {server: x}"), ["6:24: spec.connection.server: must be an https or http URL"]),
@@ -217,3 +219,10 @@ def test_no_document_breaks_the_parser(kind: str, metadata: object, spec: dict[s
     entries, problems = parse_file(json.dumps(document, ensure_ascii=False).encode(errors="replace"), "f.yaml")
     assert bool(entries) != bool(problems)
     assert all(problem.line and problem.message for problem in problems)
+
+
+@pytest.mark.parametrize("server", ["https://x", "http://127.0.0.1:8001", "http://[::1]:8001", "http://localhost:8001"])
+def test_a_token_may_go_where_nobody_listens(server: str) -> None:
+    """Over https, and to this machine itself (kubectl proxy), a token may be sent."""
+    _, problems = parse_file(spec(*CLUSTER, f"connection: {{server: '{server}', tokenFile: b}}").encode(), "f.yaml")
+    assert problems == []

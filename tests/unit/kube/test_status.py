@@ -19,6 +19,7 @@ from fleet.errors import (
     ServerFailure,
     Throttled,
     Unauthorized,
+    Unreachable,
 )
 from fleet.kube.status import classify, conceal, is_field_conflict
 
@@ -48,6 +49,7 @@ STATEFUL = cause("FieldValueForbidden", "spec", "Forbidden: updates to statefuls
     ("code", "reply", "kind", "reason", "retry"),
     [
         (400, body("bad", "BadRequest"), Invalid, "BadRequest", OnChange()),
+        (400, b"Client sent an HTTP request to an HTTPS server.\n", Unreachable, "ProtocolError", Backoff()),
         (401, body("Unauthorized", "Unauthorized"), Unauthorized, "Unauthorized", Backoff()),
         (403, body("no", "Forbidden"), Forbidden, "Forbidden", Backoff()),
         (403, body("no", causes=[cause("NamespaceTerminating")]), Forbidden, "NamespaceTerminating", Backoff()),
