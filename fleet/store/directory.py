@@ -4,11 +4,16 @@ import contextlib
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from fleet.errors import DataDirectoryInUse, StoreError
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,7 @@ def hold_directory(path: Path) -> Iterator[DataDirectory]:
     """
     with _translate(path):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _close(path)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with _translate(path):
@@ -55,6 +61,22 @@ def hold_directory(path: Path) -> Iterator[DataDirectory]:
         yield DataDirectory(path=path, hub_id=hub_id, digest_key=key)
     finally:
         os.close(lock)
+
+
+def _close(path: Path) -> None:
+    """Take a directory that existed before away from everybody else, or warn where it is not ours alone to close.
+
+    A volume may belong to root and reach us by its group; a directory with other content may be shared with others.
+    """
+    found = path.stat()
+    if not found.st_mode & 0o077:
+        return
+    mode = f"{stat.S_IMODE(found.st_mode):04o}"
+    if found.st_uid == os.getuid() and ((path / "hub.id").exists() or not any(path.iterdir())):
+        path.chmod(0o700)
+        log.warning("data directory was open to other users; its mode is 0700 now", path=str(path), mode=mode)
+    else:
+        log.warning("data directory is open to other users; give the hub one of its own", path=str(path), mode=mode)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from fleet.errors import DataDirectoryInUse, StoreError
 from fleet.store.directory import hold_directory
@@ -34,6 +35,30 @@ def test_what_is_made_is_private(tmp_path: Path) -> None:
         assert {entry.name for entry in files} == {"lock", "hub.id", "digest.key"}
         assert {mode(entry) for entry in files} == {0o600}
         assert {directory.database.parent, directory.admin_token.parent} == {path}
+
+
+def test_a_directory_that_was_open_is_closed(tmp_path: Path) -> None:
+    """An empty directory made by somebody's mkdir, and a data directory opened later, are taken back to 0700, and told."""
+    path = tmp_path / "data"
+    path.mkdir()
+    for opened in (0o755, 0o750):
+        path.chmod(opened)
+        with capture_logs() as logs, hold_directory(path):
+            assert mode(path) == 0o700
+        assert [(entry["log_level"], entry["mode"]) for entry in logs] == [("warning", f"{opened:04o}")]
+    with capture_logs() as logs, hold_directory(path):
+        assert logs == []
+
+
+def test_a_directory_with_other_content_is_not_closed(tmp_path: Path) -> None:
+    """A directory that holds something else may be others' too: its mode stays, with a warning."""
+    path = tmp_path / "shared"
+    path.mkdir()
+    path.chmod(0o755)
+    (path / "notes.txt").write_text("ours, too")
+    with capture_logs() as logs, hold_directory(path):
+        assert mode(path) == 0o755
+    assert [entry["log_level"] for entry in logs] == ["warning"]
 
 
 def test_identity_and_key_stay(tmp_path: Path) -> None:
