@@ -133,6 +133,8 @@ def _explain(detail: ErrorDetails) -> str:
         return "must be text: put it in quotes"
     if kind.startswith(("datetime", "timezone")):
         return "must be a time with its zone, such as 2030-01-02T03:04:05Z"
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']:g}{'s' if isinstance(context['ge'], float) else ''}"
     if kind in _WANTED:
         return "is empty; " + _WANTED[kind] if value is None else _WANTED[kind]
     return detail["msg"][0].lower() + detail["msg"][1:]

@@ -292,7 +292,8 @@ def _read(path: Path, origin: str, name: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _fault(origin, name, f"{path} cannot be read: {_why(error)}") from error
+        what = "" if str(path) == origin else f"{path} "
+        raise _fault(origin, name, f"{what}cannot be read: {_why(error)}") from error
 
 
 def _read_filled(path: Path, origin: str, name: str) -> bytes:

@@ -162,5 +162,6 @@ def _first(found: Sequence[ObjectSummary], reason: str = "") -> Why | None:
     if not found:
         return None
     first = found[0]
-    more = f" (and {len(found) - 1} more objects)" if len(found) > 1 else ""
+    others = len(found) - 1
+    more = f" (and {others} more object{'' if others == 1 else 's'})" if others else ""
     return Why(reason=reason or first.reason, message=f"{first.change.key}: {first.message or first.reason}{more}")

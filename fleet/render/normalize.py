@@ -86,7 +86,7 @@ def check_identity(value: Any) -> list[Fault]:
     if not isinstance(value, dict):
         return [Fault((), "a Kubernetes object is a mapping; this is not")]
     faults = [
-        Fault((name,), f"{name} is missing" if value.get(name) is None else f"{name} must be text")
+        Fault((name,), "is missing" if value.get(name) is None else "must be text")
         for name in ("apiVersion", "kind")
         if not isinstance(value.get(name), str) or not value[name]
     ]
@@ -101,7 +101,7 @@ def check_identity(value: Any) -> list[Fault]:
         message = "generateName makes a new object at every apply; give it a name"
         faults.append(Fault(("metadata", "generateName"), message))
     elif not name:
-        faults.append(Fault(("metadata", "name"), "metadata.name is missing"))
+        faults.append(Fault(("metadata", "name"), "is missing"))
     if not isinstance(metadata.get("namespace", ""), str | None):
         faults.append(Fault(("metadata", "namespace"), "the namespace must be text; put it in quotes"))
     return faults or _check_foreign(value)

@@ -253,7 +253,7 @@ class _Expansion:
                 character = self._text[self._at]
                 self._at += 1
             parts.append(character)
-        raise SubstitutionError(f"the closing brace of ${{{name} is missing")
+        raise SubstitutionError(f"the closing brace of the variable {name} is missing; write for example ${{{name}}}")
 
     def _value(self, name: str) -> str:
         value = self._variables.find(name)

@@ -1,5 +1,6 @@
 """Sockets and TLS: what the settings ask for, checked before anything listens."""
 
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,10 @@ def _load(settings: Settings) -> ssl.SSLContext:
             f" ({error.reason or 'not PEM, or an encrypted key'}); they must be PEM, match, and have no passphrase"
         ) from error
     except OSError as error:
-        raise SettingsError(f"{error.filename or settings.tls_cert}: {error.strerror or error}") from error
+        given = ("--tls-cert", settings.tls_cert), ("--tls-key", settings.tls_key)
+        wrong = [pair for pair in given if not os.access(pair[1], os.R_OK)] or given
+        named = " or ".join(" ".join(pair) for pair in wrong)
+        raise SettingsError(f"{named} cannot be read: {error.strerror or error}") from error
     return context
 
 
@@ -102,7 +106,8 @@ async def listen(runner: web.AppRunner, setting: str, address: Address, tls: ssl
         await site.start()
     except OSError as error:
         raise SettingsError(
-            f"{setting} {address.host}:{address.port} cannot be listened on: {error.strerror or error}"
+            f"{setting} {address.host}:{address.port} cannot be listened on: {error.strerror or error};"
+            f" does another hub run there? Choose another address with {setting}"
         ) from error
     # of several sockets (localhost, every interface) port 0 gives each its own: the first one is told
     port = int(runner.addresses[0][1])

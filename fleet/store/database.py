@@ -55,10 +55,12 @@ class Database(Protocol):
 
 
 @contextlib.contextmanager
-def _translate() -> Iterator[None]:
+def _translate(path: Path | None = None) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, ValueError, OverflowError, TypeError) as error:
+        if path is not None and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+            raise StoreError(f"{path} is not a database; move it away, or put a backup in its place") from error
         raise _describe(error) from error
 
 
@@ -204,7 +206,7 @@ async def _connect(path: Path) -> AsyncIterator[aiosqlite.Connection]:
     with _translate():
         connection = await aiosqlite.connect(path, isolation_level=None)
     try:
-        with _translate():
+        with _translate(path):
             for pragma in _PRAGMAS:
                 await connection.execute(pragma)
         yield connection
@@ -221,7 +223,7 @@ class InlineDatabase:
             _prepare(path)
         self._connection = sqlite3.connect(path or ":memory:", isolation_level=None)
         try:
-            with _translate():
+            with _translate(path):
                 for pragma in _PRAGMAS:
                     self._connection.execute(pragma)
         except StoreError:

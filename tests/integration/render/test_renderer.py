@@ -360,7 +360,7 @@ ZOO = {
     "nul": (CONFIG % "x" + "data: {a: \0}\n", "control character"),
     "not text": ("\ud800", "UTF-8"),
     "tag": (CONFIG % "x" + "data: !!python/object/apply:os.system [id]\n", "tag"),
-    "nested lists": ("{apiVersion: v1, kind: List, items: [" * 40 + "]}" * 40, "metadata.name is missing"),
+    "nested lists": ("{apiVersion: v1, kind: List, items: [" * 40 + "]}" * 40, "is missing"),
     "long number": (CONFIG % "x" + "data: {a: " + "9" * 100_000 + "}\n", ""),
     "long key": (CONFIG % "x" + "data: {? " + "k" * 100_000 + " : a}\n", ""),
 }

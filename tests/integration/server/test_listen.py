@@ -121,7 +121,8 @@ async def test_certificates_that_cannot_be_used(hub: FakeHub, tmp_path: Path) ->
     locked_cert, locked_key = write_certificate(tmp_path, "locked", password=b"hunter2")
     pairs = [
         (str(cert), "", "given together"),
-        (str(tmp_path / "no.crt"), str(key), "No such file"),
+        (str(tmp_path / "no.crt"), str(key), "^--tls-cert .*no.crt cannot be read: No such file"),
+        (str(cert), str(tmp_path / "no.key"), "^--tls-key .*no.key cannot be read: No such file"),
         (str(cert), str(foreign), "cannot be used"),
         (str(key), str(key), "cannot be used"),
         (str(locked_cert), str(locked_key), "passphrase"),
@@ -136,6 +137,8 @@ async def test_a_port_that_is_taken(hub: FakeHub) -> None:
     """The hub does not start, and names the address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SettingsError, match=f"--listen 127.0.0.1:{port} cannot be listened on"):
+        with pytest.raises(
+            SettingsError, match=f"--listen 127.0.0.1:{port} cannot be listened on.*another address with --listen"
+        ):
             async with running(hub, Settings(listen=f"127.0.0.1:{port}")):
                 pass

@@ -42,7 +42,7 @@ TABLE: list[tuple[str, list[str]]] = [
     (spec(*REPOSITORY, "zzz: 1"), ["6:3: spec.zzz: no such field; there are url, ref, interval, auth, allowRewrites"]),
     (spec(*REPOSITORY, "interval: 30"), ["6:13: spec.interval: a duration needs a unit: write 30s, 30m or 30h"]),
     (spec(*REPOSITORY, "interval: soon"), ["6:13: spec.interval: must be a duration such as 30s, 10m or 1h30m"]),
-    (spec(*REPOSITORY, "interval: 100ms"), ["6:13: spec.interval: input should be greater than or equal to 1"]),
+    (spec(*REPOSITORY, "interval: 100ms"), ["6:13: spec.interval: must be at least 1s"]),
     (spec(*REPOSITORY, "ref: {branch: main, tag: v1}"), ["6:8: spec.ref: needs exactly one of branch, tag, semver, commit; branch and tag are given"]),
     (spec(*REPOSITORY, "ref: {semver: '>=1.x.y <'}"), ["6:17: spec.ref.semver: '1.x.y' is not a version such as 1.2.3, 1.2 or 1.x"]),
     (spec(*REPOSITORY, "ref: {}"), ["6:8: spec.ref: needs exactly one of branch, tag, semver, commit"]),
@@ -91,7 +91,7 @@ TABLE: list[tuple[str, list[str]]] = [
     (spec(*CLUSTER, "connection: {server: x}"), ["6:24: spec.connection.server: must be an https or http URL"]),
     (spec(*CLUSTER, "connection: {server: 'https://x', proxyUrl: 'http://me:hunter2@p'}"), ["6:47: spec.connection.proxyUrl: credentials do not belong in a URL"]),
     (spec(*CLUSTER, "connection: {server: 'https://x', bastion: b}"), ["6:37: spec.connection.bastion: bastions are not available yet; remove this field"]),
-    (spec(*CLUSTER, "connection: {inCluster: true}", "limits: {parallelApplies: 0}"), ["7:29: spec.limits.parallelApplies: input should be greater than or equal to 1"]),
+    (spec(*CLUSTER, "connection: {inCluster: true}", "limits: {parallelApplies: 0}"), ["7:29: spec.limits.parallelApplies: must be at least 1"]),
     (spec(*CLUSTER, "connection:"), ["6:14: spec.connection: is empty; must be a mapping"]),
 ]  # fmt: skip
 

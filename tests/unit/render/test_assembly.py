@@ -48,7 +48,7 @@ def test_all_problems_of_all_files() -> None:
         "app/c.yaml": CONFIG % "c" + "  labels:\n    x: 5\n    z: true\n",
     }
     assert problems(files) == [
-        "app/a.yaml:1:1: apiVersion: apiVersion is missing",
+        "app/a.yaml:1:1: apiVersion: is missing",
         "app/a.yaml:6:1: did not find expected ',' or ']' (while parsing a flow sequence that starts on line 5)",
         "app/a.yaml:10:17: metadata.generateName: generateName makes a new object at every apply; give it a name",
         "app/b.yaml:7:3: data.p: the key 'p' is given twice; the first is on line 6",

