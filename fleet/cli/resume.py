@@ -15,6 +15,7 @@ def command(client: Client, *, app: str, cluster: str, environment: str, everyth
     """End a pause.
 
     The options are those of the pause, as `fleet status` shows it. A pause that an inventory file sets is removed there.
+    Exits with 1 when there is no such pause.
     """
     names = {"app": app, "cluster": cluster, "environment": environment}
     check_scope(names, everything)
