@@ -5,7 +5,7 @@ a list item by keys, `v:` a set's value, `i:` an index, `.` the node itself.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -383,6 +383,26 @@ def plan_preexisting(managed: Sequence[ManagedEntry], drift_managers: Sequence[s
                 entry, manager=PREEXISTING, operation="Update", fields=fields.serialise()
             )
     return _patch([*kept, *merged.values()], rv)
+
+
+def plan_served(
+    managed: Sequence[ManagedEntry], is_served: Callable[[str], bool], api_version: str, rv: int
+) -> JsonPatch | None:
+    """Plan to move entries of versions that are no longer served to `api_version`, with the fields they hold.
+
+    With one of them a server refuses every apply of a custom resource. None when there are none.
+    """
+    if not rv or all(is_served(entry.api_version) for entry in managed):
+        return None
+    moved: dict[tuple[str, str, str, str], ManagedEntry] = {}
+    for entry in managed:
+        now = entry if is_served(entry.api_version) else msgspec.structs.replace(entry, api_version=api_version)
+        identity = (now.manager, now.operation, now.subresource, now.api_version)
+        if identity in moved:
+            fields = FieldSet.parse(moved[identity].fields).union(FieldSet.parse(now.fields))
+            now = msgspec.structs.replace(now, fields=fields.serialise())
+        moved[identity] = now
+    return _patch(list(moved.values()), rv)
 
 
 def plan_fold(

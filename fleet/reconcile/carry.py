@@ -23,14 +23,15 @@ from fleet.errors import (
     Invalid,
     KubeError,
     NotFound,
+    ServerFailure,
     Unauthorized,
     Unreachable,
 )
 from fleet.kube.api import Applied
 from fleet.kube.gate import Priority
-from fleet.kube.ownership import foreign_additions, owned_digest, plan_fold, plan_preexisting
+from fleet.kube.ownership import foreign_additions, owned_digest, plan_fold, plan_preexisting, plan_served
 from fleet.kube.wire import Observed
-from fleet.object import Adopt, GroupKind, Gvk, Manifest, ObjectKey, TargetId, encode_canonical
+from fleet.object import Adopt, GroupKind, Gvk, Manifest, ObjectKey, TargetId, encode_canonical, parse_gvk
 from fleet.reconcile.ignore import ignored_pointers, yield_fields
 from fleet.reconcile.live import Live, scaler, summarise
 from fleet.reconcile.order import prune_rank, rank
@@ -43,6 +44,8 @@ log = structlog.get_logger()
 CRD = GroupKind("apiextensions.k8s.io", "CustomResourceDefinition")
 RECREATED = frozenset({GroupKind("batch", "Job"), GroupKind("", "Pod")})
 """Kinds whose changed template cannot be applied: they are deleted and created, once per digest."""
+VERSION_GONE = "request to convert CR to an invalid group/version"
+"""What a server says of a custom resource whose field entries name a version that its definition no longer has."""
 SCHEMA_WAIT_S = 10.0
 SCHEMA_RETRY_S = 60.0
 POLL_S = 0.1
@@ -236,14 +239,35 @@ async def _apply(site: Site, sent: Manifest, priority: Priority) -> Applied:
     """Apply; after a definition changed, "field not declared in schema" is the old schema speaking: ask again."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SCHEMA_RETRY_S
+    moved = False
     while True:
         try:
             return await site.api.apply(sent, priority=priority)
+        except ServerFailure as error:
+            if moved or VERSION_GONE not in error.message:
+                raise
+            moved = True
+            await _leave_old_versions(site, sent, priority)
         except Invalid as error:
             recent = loop.time() - site.live.schema_changed_at < SCHEMA_RETRY_S
             if error.reason != "SchemaMismatch" or not recent or loop.time() > deadline:
                 raise
             await asyncio.sleep(POLL_S)
+
+
+async def _leave_old_versions(site: Site, sent: Manifest, priority: Priority) -> None:
+    """Move field entries of versions that a definition gave up to the one that is applied now."""
+    group, kind = sent.key.group_kind
+
+    def is_served(api_version: str) -> bool:
+        gvk = parse_gvk(api_version, kind)
+        return gvk.group != group or site.kinds.resource_for(gvk) is not None
+
+    await site.api.patch_planned(
+        sent.key,
+        lambda seen: plan_served(seen.managed, is_served, sent.gvk.api_version, seen.rv),
+        priority=priority,
+    )
 
 
 def stamp(site: Site, manifest: Manifest) -> Manifest:

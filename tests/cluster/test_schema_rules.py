@@ -128,7 +128,7 @@ async def migrate(plane: ControlPlane, resource: str) -> None:
 
 
 async def test_a_version_that_is_gone(plane: ControlPlane, namespace: str, group: str) -> None:
-    """While Git names a version that is no longer served nothing is pruned, and the versions there are are named."""
+    """While Git names a version that is no longer served nothing is pruned and those served are named; moved in Git, it goes on."""
     crd = definition(group, versions=("v1beta1", "v1"))
     await plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(crd))
     await plane.kubectl("wait", "--for=condition=Established", f"crd/{crd['metadata']['name']}")
@@ -143,6 +143,11 @@ async def test_a_version_that_is_gone(plane: ControlPlane, namespace: str, group
         assert all("v1" in error.message for error in report.failures.values())
         kept = await keeper.connection.api.get(key("ConfigMap", namespace, "settings"), priority=Priority.USER)
         assert kept is not None
+        uid = await read(keeper, group, lambda body: body["metadata"]["uid"])
+        keeper.want(widget(group, namespace, size=2), settings(namespace, k="1"))
+        await keeper.done()
+        assert await read(keeper, group, spec) == {"size": 2}
+        assert await read(keeper, group, lambda body: body["metadata"]["uid"]) == uid
 
 
 async def test_another_version_is_the_same_object(plane: ControlPlane, namespace: str, group: str) -> None:

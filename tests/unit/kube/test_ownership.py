@@ -17,6 +17,7 @@ from fleet.kube.ownership import (
     parse_pointer,
     plan_fold,
     plan_preexisting,
+    plan_served,
 )
 from fleet.kube.wire import ManagedEntry
 
@@ -307,3 +308,20 @@ def test_own_fields_needs_an_apply() -> None:
     """An Update under our name is not our apply."""
     assert own_fields([entry("fleet", {"f:data": {}})]) is None
     assert own_fields([ours({"f:data": {"f:k": {}}})]) == FieldSet.of([("f:data", "f:k")])
+
+
+def test_entries_of_a_version_that_is_gone_move_with_their_fields() -> None:
+    """Each keeps its manager and fields at the version that is served, joined with an entry that is there already."""
+    old = entry("kubectl-edit", {"f:spec": {"f:a": {}}}, api_version="v1beta1")
+    now = entry("kubectl-edit", {"f:spec": {"f:b": {}}})
+    patch = plan_served([ours({"f:spec": {}}), old, now], lambda version: version == "v1", "v1", 7)
+    assert patch is not None
+    moved = patch[0]["value"]
+    assert [(e["manager"], e["apiVersion"]) for e in moved] == [("fleet", "v1"), ("kubectl-edit", "v1")]
+    assert moved[1]["fieldsV1"]["f:spec"].keys() == {"f:a", "f:b"}
+    assert patch[1]["value"] == "7"
+
+
+def test_nothing_moves_while_every_version_is_served() -> None:
+    """An object without old entries is not patched."""
+    assert plan_served([ours({"f:spec": {}})], lambda _version: True, "v1", 7) is None
