@@ -1,7 +1,7 @@
 """What `fleet diff` gets from a hub, for objects that fleet leaves as they are."""
 
-from fleet.hub.view import PlannedRow
-from tests.harness.fleet import app_document
+from fleet.hub.view import PlannedRow, SyncRequest
+from tests.harness.fleet import ADA, app_document
 from tests.integration.hub.conftest import Stage
 from tests.integration.hub.test_main_job import config
 
@@ -50,3 +50,26 @@ async def test_an_object_that_opted_out_differs_only_when_it_was_changed(stage: 
 def _reason(stage: Stage) -> str:
     detail = stage.hub.target("one", "shop")
     return detail.objects[0].reason if detail is not None and detail.objects else ""
+
+
+async def test_an_object_that_may_not_be_written_differs(stage: Stage) -> None:
+    """The row says what would be done, and why the server would refuse it."""
+    cluster = await stage.add_cluster("one")
+    cluster.faults.fail(403, verb="patch", path="configmaps/settings")
+    stage.repository.commit("first", {"app/settings.yaml": config()})
+    async with stage.running(stage.world) as hub:
+        await stage.state("one", "shop", "Failed")
+        (row,) = await hub.diff("one", "shop")
+        assert (row.action, row.reason) == ("create", "Absent")
+        assert "the API server would refuse it" in row.message
+
+
+async def test_a_repository_that_cannot_be_fetched_is_failed_when_sync_returns(stage: Stage) -> None:
+    """Whoever waits for a sync can tell at once that nothing new came."""
+    await stage.add_cluster("one")
+    stage.repository.commit("first", {"app/settings.yaml": config()})
+    async with stage.running(stage.world) as hub:
+        await stage.synced(("one", "shop"))
+        stage.repository.path.rename(stage.root / "away")
+        assert [row.state for row in await hub.sync(SyncRequest(app="shop"), ADA)] == ["Synced"]
+        assert [row.state for row in hub.status().repositories] == ["Failed"]
