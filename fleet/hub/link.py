@@ -289,6 +289,8 @@ class Link:
             left = target not in self._commons.feed.supplies and not self._around.ledgers.get(target)
             if target != besides and (held or left):
                 self.mark(target)
+            elif target != besides and progress.report is not None and _has_duplicate(progress.report):
+                self.mark(target, urgent=True)
 
     async def _end(self, target: TargetId) -> None:
         """Nothing of a target is left here: it was drained, or left the inventory."""
@@ -460,3 +462,8 @@ class Link:
                 self._on_trouble(error)
             else:
                 self._on_trouble(None)
+
+
+def _has_duplicate(report: Report) -> bool:
+    """Tell whether an object is another target's: as soon as that one lets go of it, this one takes it."""
+    return any(change.reason == "Duplicate" for change in report.changes)

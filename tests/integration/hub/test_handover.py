@@ -54,3 +54,19 @@ async def test_a_file_moves_between_apps(stage: Stage, old: str, new: str) -> No
         assert cluster.count("delete") == 0
         stage.repository.commit("empty", {f"{new}/b.yaml": config(name="b"), f"{old}/a.yaml": config("blue", "a")})
         await stage.synced(("one", old), ("one", new))
+
+
+async def test_a_duplicate_is_taken_as_soon_as_it_is_let_go(stage: Stage) -> None:
+    """An object that two apps render goes to the second at once when the first drops it, and is never deleted."""
+    cluster = await stage.add_cluster("one")
+    stage.declare("apps.yaml", app_document("shop", "app"), app_document("zoo", "zoo"))
+    stage.repository.commit("first", {"app/a.yaml": config(), "app/b.yaml": config("red", "other")})
+    async with stage.running(stage.world):
+        await stage.synced(("one", "shop"))
+        stage.repository.commit("twice", {"zoo/a.yaml": config()})
+        await stage.state("one", "zoo", "Failed", "Duplicate")
+        uid = cluster.get("v1", "ConfigMap", "default", "settings")["metadata"]["uid"]
+        stage.repository.git("rm", "-q", "app/a.yaml")
+        stage.repository.commit("once")
+        await stage.synced(("one", "zoo"), timeout_s=10)
+        assert cluster.get("v1", "ConfigMap", "default", "settings")["metadata"]["uid"] == uid
