@@ -109,7 +109,7 @@ class Supervisor:
         """Take news of whether the inventory directory can be read; the last inventory stays in force."""
         self.inventory_error = error
         if error is not None:
-            rest = "the last one stays in force" if self.inventory else "until then the hub does nothing; check --inventory"
+            rest = "the last one stays in force" if self.inventory else "nothing is done until then; check --inventory"
             self._note(error.reason, f"{error}; {rest}")
 
     def take_snapshot(self, snapshot: Snapshot) -> None:
