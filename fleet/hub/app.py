@@ -80,6 +80,24 @@ async def open_world(settings: Settings) -> AsyncIterator[World]:
                 await workers.close()
 
 
+class Stores:
+    """What survives a restart, over one database."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.events = EventStore(database)
+        self.tokens = TokenStore(database, clock)
+        self.pauses = PauseStore(database, clock)
+        self.ledger = LedgerStore(database, clock)
+        self.clusters = ClusterStore(database, clock)
+        self.drains = DrainStore(database, clock)
+        self.audits = AuditStore(database, clock)
+        self.approvals = ApprovalStore(database, clock)
+        self.releases = ReleaseStore(database, clock)
+        self.holds = HoldStore(database, clock)
+        self.archive = ArchiveStore(database, clock)
+        self.checkups = CheckupStore(database)
+
+
 @contextlib.asynccontextmanager
 async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubService]:
     """Run the hub for the length of the block.
@@ -87,95 +105,65 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
     Raises: StoreError when the database cannot be used.
     """
     await migrate(world.database)
-    clock, database = world.clock, world.database
-    event_store, tokens = EventStore(database), TokenStore(database, clock)
-    pauses, ledger = PauseStore(database, clock), LedgerStore(database, clock)
-    clusters, drains = ClusterStore(database, clock), DrainStore(database, clock)
-    events = StoredEvents(event_store)
-    audits = AuditStore(database, clock)
-    auditor = Auditor(audits, events, clock)
-    approvals = Approvals(ApprovalStore(database, clock))
+    stores = Stores(world.database, world.clock)
+    events = StoredEvents(stores.events)
     renderer = CachingRenderer(world.workers, settings)
-    mirrors = Mirrors(
-        directory=world.directory.git,
-        reach=world.reach,
-        workers=world.workers,
-        clock=clock,
-        settings=settings,
-    )
-    releases, holds = ReleaseStore(database, clock), HoldStore(database, clock)
-    archive_store = ArchiveStore(database, clock)
-    feed = Feed(
-        sources=mirrors,
-        renderer=renderer,
-        releases=releases,
-        archive=Archive(archive_store, renderer, world.directory.digest_key),
-        progression=AllAtOnce(),
-        events=events,
-        clock=clock,
-        digest_key=world.directory.digest_key,
-    )
-    supervisor = Supervisor(feed=feed, mirrors=mirrors, events=events, clock=clock)
+    supervisor = _supervise(settings, world, stores, events, renderer)
     hub_id = world.directory.hub_id
-    board = Board(supervisor, clock, hub_id=hub_id, stale_after_s=settings.stale_after_s)
-    board.pauses, board.drains = await pauses.load(), await drains.load()
-    await approvals.load()
-    feed.holds = await holds.load()
-    await feed.load()
-    await _provide_admin_token(tokens, world.directory)
+    board = Board(supervisor, world.clock, hub_id=hub_id, stale_after_s=settings.stale_after_s)
+    approvals = Approvals(stores.approvals)
+    await _restore(stores, supervisor.feed, board, approvals)
+    await _provide_admin_token(stores.tokens, world.directory)
     commons = Commons(
         settings=settings,
-        clock=clock,
+        clock=world.clock,
         hub_id=hub_id,
         digest_key=world.directory.digest_key,
-        feed=feed,
-        ledger=ledger,
+        feed=supervisor.feed,
+        ledger=stores.ledger,
         events=events,
         unsealer=NoUnsealer(),
         inventory=lambda: supervisor.inventory,
         pauses=lambda: board.pauses,
         drains=lambda: board.drains,
         approvals=approvals,
-        checkups=CheckupStore(database),
+        checkups=stores.checkups,
     )
     outside = Outside(
         reach=world.reach,
-        leases=DatabaseLeases(ledger),
-        clusters=clusters,
+        leases=DatabaseLeases(stores.ledger),
+        clusters=stores.clusters,
         is_known=supervisor.is_known,
     )
     service = HubService(
         supervisor=supervisor,
         board=board,
         inspector=Inspector(supervisor, board, renderer, hub_id),
-        history=History(supervisor=supervisor, releases=releases, archive=archive_store, holds=holds),
+        history=History(supervisor=supervisor, releases=stores.releases, archive=stores.archive, holds=stores.holds),
         events=events,
-        event_store=event_store,
-        pauses=pauses,
+        event_store=stores.events,
+        pauses=stores.pauses,
         approvals=approvals,
-        clusters=clusters,
-        drains=drains,
-        tokens=tokens,
-        audits=audits,
-        auditor=auditor,
-        clock=clock,
+        clusters=stores.clusters,
+        drains=stores.drains,
+        tokens=stores.tokens,
+        audits=stores.audits,
+        auditor=Auditor(stores.audits, events, world.clock),
+        clock=world.clock,
+    )
+    follow = run_inventory(
+        settings.inventory,
+        world.changes,
+        world.clock,
+        removal_quiet_s=settings.removal_quiet_s,
+        sink=supervisor.take_inventory,
+        report=supervisor.report_inventory,
     )
     async with asyncio.TaskGroup() as group:
         tasks = [
             spawn(group, "events", events.run()),
             spawn(group, "supervisor", supervisor.run(commons, outside)),
-            spawn(
-                group,
-                "inventory",
-                run_inventory(
-                    settings.inventory,
-                    world.changes,
-                    clock,
-                    removal_quiet_s=settings.removal_quiet_s,
-                    sink=supervisor.take_inventory,
-                    report=supervisor.report_inventory,
-                ),
-            ),
+            spawn(group, "inventory", follow),
         ]
         try:
             yield service
@@ -184,6 +172,37 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
             for task in tasks:
                 task.cancel()
             await finish(events.flush())
+
+
+def _supervise(
+    settings: Settings, world: World, stores: Stores, events: StoredEvents, renderer: CachingRenderer
+) -> Supervisor:
+    mirrors = Mirrors(
+        directory=world.directory.git,
+        reach=world.reach,
+        workers=world.workers,
+        clock=world.clock,
+        settings=settings,
+    )
+    feed = Feed(
+        sources=mirrors,
+        renderer=renderer,
+        releases=stores.releases,
+        archive=Archive(stores.archive, renderer, world.directory.digest_key),
+        progression=AllAtOnce(),
+        events=events,
+        clock=world.clock,
+        digest_key=world.directory.digest_key,
+    )
+    return Supervisor(feed=feed, mirrors=mirrors, events=events, clock=world.clock)
+
+
+async def _restore(stores: Stores, feed: Feed, board: Board, approvals: Approvals) -> None:
+    """Read what people and releases had settled when the hub stopped."""
+    board.pauses, board.drains = await stores.pauses.load(), await stores.drains.load()
+    await approvals.load()
+    feed.holds = await stores.holds.load()
+    await feed.load()
 
 
 async def _provide_admin_token(tokens: TokenStore, directory: DataDirectory) -> None:

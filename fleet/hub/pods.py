@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from fleet.aio import Children, Pulse, supervise
+from fleet.aio import Children, Pulse, spawn, supervise
 from fleet.clock import Clock
 from fleet.errors import FleetError, KubeError, NotFound
 from fleet.kube.api import KubeApi
@@ -128,9 +128,8 @@ class PodWatches:
 
         scope = Scope(namespace=key.namespace, label_selector=selector, whole=True)
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(
-                run_watch(self._client, resource, scope, sink, clock=self._clock), name=f"watch/pods of {key}"
-            )
+            watch = run_watch(self._client, resource, scope, sink, clock=self._clock)
+            watching = spawn(group, f"watch/pods of {key}", watch)
             try:
                 await self._judge(key, body, pods, changed)
             finally:

@@ -57,13 +57,13 @@ def test_links_are_followed_inside_the_tree(repository: GitRepository) -> None:
     repository.link("apps/dir", "../base/deep/")
     repository.link("apps/chain", "dir")
     repository.link("apps/up", "dir/../y.yaml")  # `..` after a link leads to the parent of its target
-    repository.link("apps/root", "..")
+    repository.link("apps/whole", "..")
     tree = _open(repository, repository.commit())
     assert tree.read("apps/file.yaml") == b"y"
     assert tree.read("apps/dir/x.yaml") == b"x"
     assert tree.read("apps/chain/x.yaml") == b"x"
     assert tree.read("apps/up") == b"y"
-    assert tree.read("apps/root/base/y.yaml") == b"y"
+    assert tree.read("apps/whole/base/y.yaml") == b"y"
     assert tree.resolve("apps/dir/nope") is None
     assert tree.resolve("apps/file.yaml/nope") is None
 
