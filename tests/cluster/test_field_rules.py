@@ -10,6 +10,7 @@ from fleet.aio import spawn
 from fleet.kube.gate import Priority
 from fleet.object import ObjectKey
 from fleet.reconcile.port import IgnoreRule, Policy
+from fleet.render.normalize import normalize
 from fleet.sim.real import ControlPlane
 from tests.cluster.connection import config_map
 from tests.cluster.keeper import Keeper, deployment, keeping, key, settings
@@ -192,14 +193,14 @@ async def test_aggregated_rights_stay_filled(plane: ControlPlane, namespace: str
         return bool(await read(keeper, which, lambda body: body.get("rules")) == rules)
 
     async with keeping(plane, namespace) as keeper:
-        keeper.want(role, piece)
+        keeper.want(normalize(role)[0], piece)
         await keeper.done()
         await until(filled)
         await plane.kubectl("label", f"clusterrole/{total}", "tier=b", "--overwrite")
         await keeper.noted("drift")
         await keeper.done()
         assert await filled()
-        keeper.want({**role, "metadata": {"name": total, "labels": {"tier": "c"}}}, piece)
+        keeper.want(normalize({**role, "metadata": {"name": total, "labels": {"tier": "c"}}})[0], piece)
         await keeper.done()
         assert await filled()
         keeper.want(removed=True)

@@ -35,7 +35,10 @@ class Fleet:
         """Start a command."""
         environ = {"FLEET_SERVER": self.url, "FLEET_TOKEN": token, "FLEET_DATA": "/nonexistent"}
         command = [sys.executable, "-m", "fleet.cli", *arguments]
-        return await asyncio.create_subprocess_exec(*command, env=environ, stdout=PIPE, stderr=PIPE)
+        # a test run in the background may ignore SIGINT, and children inherit that
+        return await asyncio.create_subprocess_exec(
+            *command, env=environ, stdout=PIPE, stderr=PIPE, preexec_fn=_heed_interrupts
+        )
 
     async def __call__(self, *arguments: str, token: str = "flt_admin-secret") -> Ran:
         """Run a command to its end."""
@@ -43,6 +46,10 @@ class Fleet:
         out, err = await process.communicate()
         assert process.returncode is not None
         return Ran(process.returncode, out.decode(), err.decode())
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
