@@ -13,7 +13,7 @@ from fleet.sim.real import ControlPlane, find_binaries
 from tools.docs import ROOT, Block, read_blocks
 
 DOCS = ROOT / "docs"
-LONG_S = 120.0
+LONG_S = 60.0
 
 
 @dataclass
