@@ -117,9 +117,14 @@ class Orders:
             return None
         row = self._commons.feed.rows.get(target)
         policy = Brief.decode(row.policy).policy if row is not None else Policy()
-        later = self._commons.feed.is_delivering(self._cluster, target.app)
+        # `apply: report` deletes nothing; letting go with `onRemove: orphan` is what somebody asked for
+        allowed = policy.write or not policy.on_remove_prune
         return Order(
-            policy=policy, desired=None, removed=True, writable=self._brakes.paused(target) is None, prune_later=later
+            policy=policy,
+            desired=None,
+            removed=True,
+            writable=allowed and self._brakes.paused(target) is None,
+            prune_later=self._commons.feed.is_delivering(self._cluster, target.app),
         )
 
     def _admit(self, progress: Progress, supply: Supply) -> None:

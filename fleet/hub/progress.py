@@ -108,7 +108,10 @@ def _report_only(progress: Progress) -> Why | None:
         return None
     first = f"{pending[0].key}: {pending[0].action.value}"
     more = f" (and {len(pending) - 1} more)" if len(pending) > 1 else ""
+    way_on = "see fleet diff"
+    if report.order.removed:
+        way_on = "to end it put the App back, without apply: report or with onRemove: orphan, and remove it again"
     return Why(
         reason="ReportOnly",
-        message=f"{len(pending)} changes are shown and not made (apply: report); {first}{more}; see fleet diff",
+        message=f"{len(pending)} changes are shown and not made (apply: report); {first}{more}; {way_on}",
     )
