@@ -27,6 +27,7 @@
     |   |-- Throttled                  429
     |   `-- ServerFailure              5xx
     |-- RequestError                   an HTTP request that is not answered as asked; `status` says how
+    |-- SealError                      a sealed document that does not open here; the reason says why
     |-- ApplyError                     one object that fleet itself will not write (not allowed, owned elsewhere, ...)
     |-- TargetError                    a target that cannot run now (dependency, identity, owner)
     |   |-- IdentityChanged            another cluster answers than the one that was pinned
@@ -303,6 +304,17 @@ class RequestError(FleetError):
     def __init__(self, message: str, *, status: int = 400, reason: str = "") -> None:
         super().__init__(message, reason=reason)
         self.status = status
+
+
+class SealError(FleetError):
+    """A sealed document that does not open here, or a key that cannot be used.
+
+    Reasons: NotARecipient, UnknownKey, RetiredKey, CompromisedKey, ScopeMismatch, Corrupt; Unsupported (SOPS with PGP or
+    a KMS), PlainSecret (a Secret in the clear), KeysLocked (no master key, or another one).
+    """
+
+    default_reason = "Corrupt"
+    default_retry = OnChange()
 
 
 class ApplyError(FleetError):
