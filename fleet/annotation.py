@@ -21,6 +21,14 @@ PRUNE = ("fleet/prune", "kustomize.toolkit.fluxcd.io/prune")
 SSA = ("fleet/ssa", "kustomize.toolkit.fluxcd.io/ssa")
 FORCE = ("fleet/force", "kustomize.toolkit.fluxcd.io/force")
 SUBSTITUTE = ("fleet/substitute", "kustomize.toolkit.fluxcd.io/substitute")
+DECRYPT = ("fleet/decrypt", "kustomize.toolkit.fluxcd.io/decrypt")
+"""`disabled`: the object is encrypted with SOPS and stays so; a controller in the cluster opens it."""
+RESTART = "fleet/restart"
+"""On a workload: `on-secret-change` replaces its pods when a Secret of the same app that they use changes."""
+SECRETS = "fleet/secrets"
+"""On the pod template of such a workload: a keyed digest of the Secrets that its pods use."""
+MANAGED, PATCH = "sealedsecrets.bitnami.com/managed", "sealedsecrets.bitnami.com/patch"
+"""What Sealed Secrets calls taking over a Secret that exists, and adding to it."""
 ADOPT = "fleet/adopt"
 WAVE = "argocd.argoproj.io/sync-wave"
 SYNC_OPTIONS = "argocd.argoproj.io/sync-options"
@@ -57,11 +65,17 @@ def parse_flags(annotations: Mapping[str, str]) -> Flags:
         prune=_may_prune(annotations),
         substitute=_first(annotations, SUBSTITUTE) != "disabled",
         force=_first(annotations, FORCE) == "enabled",
-        apply=_SSA_WORDS.get(ssa, Apply.OVERRIDE),
-        adopt=_parse_adopt(annotations.get(ADOPT, "")),
+        apply=_SSA_WORDS.get(ssa, Apply.MERGE if annotations.get(PATCH) == "true" else Apply.OVERRIDE),
+        adopt=_parse_adopt(annotations.get(ADOPT, "")) or _parse_bitnami_adoption(annotations),
         wave=_parse_wave(annotations.get(WAVE, "")),
         hook=next((f"{name}: {annotations[name]}" for name in HOOKS if name in annotations), ""),
+        restart=annotations.get(RESTART) == "on-secret-change",
     )
+
+
+def is_opted_out_of_decryption(annotations: Mapping[str, object]) -> bool:
+    """Tell whether an object encrypted with SOPS is to stay so."""
+    return any(str(annotations.get(name, "")).lower() == "disabled" for name in DECRYPT)
 
 
 def _may_prune(annotations: Mapping[str, str]) -> bool:
@@ -76,6 +90,10 @@ def _first(annotations: Mapping[str, str], names: tuple[str, ...]) -> str:
 
 def _parse_adopt(word: str) -> Adopt | None:
     return next((adopt for adopt in Adopt if adopt.value == word), None)
+
+
+def _parse_bitnami_adoption(annotations: Mapping[str, str]) -> Adopt | None:
+    return Adopt.ALWAYS if "true" in (annotations.get(MANAGED), annotations.get(PATCH)) else None
 
 
 def _parse_wave(text: str) -> int:

@@ -125,6 +125,20 @@ class Adopt(StrEnum):
     EXACT = "exact"
 
 
+class Seal(StrEnum):
+    """How the values of a manifest are sealed, if they are."""
+
+    NONE = ""
+    NATIVE = "native"
+    """A `SealedSecret` of `fleet/v1`."""
+    BITNAMI = "bitnami"
+    """A `SealedSecret` of `bitnami.com`."""
+    SOPS = "sops"
+    """An object in a file encrypted with SOPS; `body` holds the whole file, over which its MAC is."""
+    SOPS_ITEMS = "sops-items"
+    """A Secret some of whose `data` entries are files encrypted with SOPS."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
     """What an object's annotations ask of fleet, under fleet's, Flux's or Argo CD's names."""
@@ -138,6 +152,8 @@ class Flags:
     wave: int = 0
     hook: str = ""
     """The annotation that makes the object a hook of another tool; empty for none."""
+    restart: bool = False
+    """A workload whose pods are to be replaced when a Secret that they use changes."""
 
 
 DEFAULT_FLAGS = Flags()
@@ -162,6 +178,8 @@ class Manifest:
     """Holds secret values: never shown, never logged."""
     scoped: bool = True
     """False while it is unknown whether the kind is namespaced (a custom resource that names no namespace)."""
+    seal: Seal = Seal.NONE
+    """`key`, `version` and `flags` are those of the object it opens to; `body` is what stands in Git, still sealed."""
 
     @property
     def gvk(self) -> Gvk:

@@ -40,6 +40,10 @@ class Settings:
     render_timeout_s: float = _setting(60.0, "Deadline of one render.")
     render_workers: int = _setting(2, "Worker processes for rendering.")
     kustomize: str = _setting("", "Path of kustomize (or kubectl); empty looks on PATH.")
+    tmpfs: str = _setting(
+        "/dev/shm",  # noqa: S108 - only private directories with random names are made in it
+        "A directory on tmpfs, for Kustomize builds of files encrypted with SOPS: opened values never reach a disk.",
+    )
     request_timeout_s: float = _setting(30.0, "Deadline of one request to an API server.")
     unschedulable_grace_s: float = _setting(
         30.0, "Seconds a pod may be unschedulable before its workload is Failed.", least=0

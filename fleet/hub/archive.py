@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from fleet.errors import FleetError, OnChange, SourceError
+from fleet.inventory.value import Target
 from fleet.object import Manifest, TargetId, encode_canonical
 from fleet.reconcile.target import Desired
 from fleet.render.renderer import Rendered, Renderer, RenderInput
@@ -130,19 +131,50 @@ def _changed(release: Release, why: str) -> FleetError:
     )
 
 
-class _Input(msgspec.Struct, frozen=True):
+class _Input(msgspec.Struct, frozen=True, omit_defaults=True):
     revision: str
     path: str
     substitute: bool = False
     variables: dict[str, str] = {}
     namespace: str = ""
     create_namespace: bool = False
+    sops: bool = False
+    passthrough: bool = False
+    cluster: str = ""
+
+
+def input_of(target: Target, store: str, revision: str, digest_key: bytes) -> RenderInput:
+    """Say what renders a target at a revision of the clone at `store`."""
+    spec = target.app.spec
+    return RenderInput(
+        repository=store,
+        revision=revision,
+        path=target.path,
+        substitute=spec.substitute,
+        variables=tuple(target.variables.items()),
+        namespace=spec.namespace or "",
+        create_namespace=spec.create_namespace,
+        digest_key=digest_key,
+        sops=spec.decryption is not None,
+        passthrough=target.cluster.spec.secrets.bitnami == "passthrough",
+        cluster=target.id.cluster,
+    )
 
 
 def encode_input(i: RenderInput) -> str:
     """Write what renders a target, without where its clone is."""
     return encode_canonical(
-        _Input(i.revision, i.path, i.substitute, dict(i.variables), i.namespace, i.create_namespace)
+        _Input(
+            revision=i.revision,
+            path=i.path,
+            substitute=i.substitute,
+            variables=dict(i.variables),
+            namespace=i.namespace,
+            create_namespace=i.create_namespace,
+            sops=i.sops,
+            passthrough=i.passthrough,
+            cluster=i.cluster if i.sops else "",
+        )
     ).decode()
 
 
@@ -158,4 +190,7 @@ def decode_input(text: str, store: str, digest_key: bytes) -> RenderInput:
         namespace=stored.namespace,
         create_namespace=stored.create_namespace,
         digest_key=digest_key,
+        sops=stored.sops,
+        passthrough=stored.passthrough,
+        cluster=stored.cluster,
     )

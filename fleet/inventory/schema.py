@@ -305,6 +305,12 @@ class Paused(Model):
     until: AwareDatetime | None = Field(default=None, description="RFC 3339 time at which the pause ends by itself.")
 
 
+class Decryption(Model):
+    """Opens what is encrypted in the app's files; keys come from the hub's keyring."""
+
+    provider: Literal["sops"] = Field(description="SOPS, with age keys: the cluster's own and imported ones.")
+
+
 class AppSpec(Model):
     """A path in a repository, delivered to clusters."""
 
@@ -338,6 +344,9 @@ class AppSpec(Model):
         default=None, description="Whose rights are used; stronger than the cluster's."
     )
     allow: Allow | None = Field(default=None, description="What the app may contain; anything if absent.")
+    decryption: Decryption | None = Field(
+        default=None, description="Open files encrypted with SOPS; refused by name if absent."
+    )
     paused: Paused | None = Field(default=None, description="A pause that no command can end.")
 
     @model_validator(mode="after")
@@ -401,6 +410,15 @@ class Limits(Model):
     parallel_applies: Annotated[int, Field(ge=1, le=256)] = Field(default=16, description="Requests in flight at most.")
 
 
+class Secrets(Model):
+    """What happens to sealed documents on their way to one cluster."""
+
+    bitnami: Literal["open", "passthrough"] = Field(
+        default="open",
+        description="`passthrough` leaves `bitnami.com` SealedSecrets to a controller in the cluster.",
+    )
+
+
 class ClusterSpec(Model):
     """One Kubernetes API server."""
 
@@ -412,6 +430,7 @@ class ClusterSpec(Model):
     impersonate: Impersonate | None = Field(default=None, description="Whose rights are used for apps that name none.")
     variables: Variables = Field(default={}, description="Variables of this cluster.")
     limits: Limits = Field(default=Limits.model_construct(), description="Bounds on requests.")
+    secrets: Secrets = Field(default=Secrets.model_construct(), description="What happens to sealed documents.")
 
 
 class Repository(Entry):
@@ -445,6 +464,7 @@ class Cluster(Entry):
 KINDS: dict[str, type[Entry]] = {"Repository": Repository, "Environment": Environment, "App": App, "Cluster": Cluster}
 
 NOT_YET: dict[tuple[str, str], str] = {
+    ("App", "spec.decryption.secretRef"): "keys are not read from a cluster; import them with fleet keys import, and remove this field",
     ("Repository", "spec.verify"): "verifying signatures is not available yet; remove this field",
     ("Environment", "spec.rollout"): "rollouts are not available yet: every cluster follows its ref at once; remove this field",
     ("Cluster", "spec.connection.bastion"): "bastions are not available yet; remove this field",

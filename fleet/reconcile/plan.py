@@ -11,6 +11,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from fleet.annotation import HUB, PART_OF
+from fleet.errors import SealError
 from fleet.inventory.parse import nearest
 from fleet.kube.ownership import own_entry
 from fleet.kube.wire import Observed
@@ -41,9 +42,22 @@ UNSEEN = frozenset({"NotObserved", "NotLookedUp", "MissingKind"})
 """Reasons of a skip for want of a full view of the cluster."""
 FAILURES = frozenset({"OwnedElsewhere", "Duplicate", "NotAllowed", "HookUnsupported", "UnknownKind"})
 """Reasons of a skip that a person must resolve."""
-BLOCKING = UNSEEN | FAILURES | {"Terminating"}
+SEALED = frozenset(
+    {
+        "NotARecipient",
+        "UnknownKey",
+        "RetiredKey",
+        "CompromisedKey",
+        "ScopeMismatch",
+        "Corrupt",
+        "Unsupported",
+        "KeysLocked",
+    }
+)
+"""Reasons of a skip of a sealed object that does not open here: what is in the cluster stays."""
+BLOCKING = UNSEEN | FAILURES | SEALED | {"Terminating"}
 """Reasons of a skip for which a target is not complete although nothing is left to write."""
-HOLDS_PRUNE = UNSEEN | FAILURES - {"HookUnsupported"}
+HOLDS_PRUNE = UNSEEN | SEALED | FAILURES - {"HookUnsupported"}
 """Reasons of a skip of a desired object that keep what left Git from being pruned: it may have been meant to replace it."""
 
 DELIVERY_MANAGERS = (
@@ -123,6 +137,8 @@ class View:
     """Hubs that the cluster was taken over from."""
     audited: Mapping[ObjectKey, Finding] = field(default_factory=dict)
     """What the last daily audit found, per object."""
+    sealed: Mapping[ObjectKey, SealError] = field(default_factory=dict)
+    """Why desired objects do not open here."""
     removed: bool = False
     """The target itself is gone from the inventory."""
     prune_now: bool = False
@@ -220,6 +236,9 @@ def _refusals(view: View, m: Manifest, live: LiveObject | None) -> Iterator[tupl
         )
     if (rule := not_allowed(view.policy, m)) is not None:
         yield Action.SKIP, "NotAllowed", f"{m.origin}: {rule}"
+    if (error := view.sealed.get(m.key)) is not None:
+        kept = "" if live is None else "; the Secret in the cluster stays as it was"
+        yield Action.SKIP, error.reason, f"{error}{kept}"
     if live is not None and live.deleting:
         yield Action.SKIP, "Terminating", f"{_ending(live)}; it is created again when it is gone"
 

@@ -5,11 +5,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from fleet.errors import SealError
 from fleet.kube.api import Applied, Deleted
 from fleet.kube.discovery import Resource
 from fleet.kube.gate import Priority
 from fleet.kube.wire import Observed
-from fleet.object import Adopt, GroupKind, Gvk, Manifest, ObjectKey, TargetId
+from fleet.object import Adopt, GroupKind, Gvk, Manifest, ObjectKey, Seal, TargetId
 from fleet.store.ledger import Entry, Lease
 
 
@@ -116,18 +117,38 @@ class Kinds(Protocol):
 
 
 class Unsealer(Protocol):
-    """Opens sealed values on their way to one cluster; the identity until sealing exists."""
+    """Opens sealed manifests on their way to one cluster; others are given back as they are."""
+
+    @property
+    def generation(self) -> int:
+        """A number that grows when a key changes: what did not open may open then, and the other way round."""
+        ...
+
+    async def weigh(self, m: Manifest, cluster: str) -> bytes:
+        """Return the keyed digest of what a sealed manifest opens to. Raises: SealError."""
+        ...
 
     async def open(self, m: Manifest, cluster: str) -> Manifest:
-        """Return the manifest with its values opened."""
+        """Return the manifest with its values opened, to be dropped after the request.
+
+        Its digest stays that of what was given. Raises: SealError.
+        """
         ...
 
 
 class NoUnsealer:
-    """Opens nothing: every manifest is already what it should be."""
+    """Has no keys: sealed manifests do not open, others are already what they should be."""
+
+    generation = 0
+
+    async def weigh(self, m: Manifest, cluster: str) -> bytes:
+        """Refuse."""
+        raise SealError(f"{m.origin}: nothing is opened here", reason="UnknownKey")
 
     async def open(self, m: Manifest, cluster: str) -> Manifest:
-        """Return the manifest as it is."""
+        """Return the manifest as it is. Raises: SealError when it is sealed."""
+        if m.seal is not Seal.NONE:
+            await self.weigh(m, cluster)
         return m
 
 

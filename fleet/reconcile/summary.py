@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fleet.object import ObjectKey
 from fleet.reconcile.health import Health, Verdict, has_status
 from fleet.reconcile.live import LiveObject
-from fleet.reconcile.plan import DRIFT_REASONS, FAILURES, WRITES, Action, Change, find_drift
+from fleet.reconcile.plan import DRIFT_REASONS, FAILURES, SEALED, WRITES, Action, Change, find_drift
 from fleet.reconcile.status import Why
 from fleet.reconcile.target import Report
 
@@ -90,6 +90,8 @@ def summarise_object(report: Report, change: Change, live: LiveObject | None) ->
 
 
 def _health(change: Change, live: LiveObject | None) -> Verdict:
+    if change.action is Action.SKIP and change.reason in SEALED:
+        return Verdict(Health.FAILED, change.reason, change.message)
     if change.reason == "Finished":
         return Verdict(Health.CURRENT, "Finished", change.message)
     if live is None and change.reason == "IfNotPresent":

@@ -20,6 +20,7 @@ from fleet.reconcile.drift import Contest, Finding
 from fleet.reconcile.guard import HeldPrune, explain_refusals
 from fleet.reconcile.live import Drift, Live
 from fleet.reconcile.lookup import Found, look_up
+from fleet.reconcile.opening import Openings, Settled
 from fleet.reconcile.parent import Parent
 from fleet.reconcile.patience import Patience
 from fleet.reconcile.plan import BLOCKING, FOUND, HOLDS_PRUNE, WRITES, Action, Change, Plan, View, plan_target, unseen
@@ -147,6 +148,10 @@ class Target:
         self._moved = False
         """Objects were taken over that the parent may not cover yet."""
         self._scoped: tuple[Desired | None, Mapping[ObjectKey, Manifest]] = (None, {})
+        self._openings = Openings(target, around.unsealer, around.digest_key)
+        self._settled = Settled()
+        self._unopened: dict[ObjectKey, str] = {}
+        """What was last told of objects that do not open."""
 
     @property
     def entries(self) -> dict[ObjectKey, Entry]:
@@ -161,6 +166,8 @@ class Target:
         if order.desired is None and not order.removed:
             return Report(order=order)
         notes: list[Note] = []
+        await self._settle(order)
+        self._note_sealed(notes)
         await self._recognise(order)
         plan = await self._plan(order, notes)
         self._count_drift(plan, order.policy)
@@ -198,12 +205,14 @@ class Target:
 
     async def plan_only(self, order: Order) -> Plan:
         """Plan without writing anything, for people who want to see it."""
+        await self._settle(order)
         view = self._view(order, {})
         found = await look_up(self._around.api(self.id), unseen(view))
         return plan_target(replace(view, found=found.objects))
 
     async def _plan(self, order: Order, notes: list[Note]) -> Plan:
         """Plan, after a look at what no watch can show."""
+        await self._settle(order)
         view = self._view(order, {})
         keys = unseen(view)
         skipped = {key for key in keys if self._need_not_look(view, key)}
@@ -243,6 +252,18 @@ class Target:
         self._scoped = (order.desired, desired)
         return desired
 
+    async def _settle(self, order: Order) -> None:
+        """Learn what is desired, in the namespaces of this cluster and as far as it opens here."""
+        self._settled = await self._openings.settle(self._resolve_scopes(order), self.entries)
+
+    def _note_sealed(self, notes: list[Note]) -> None:
+        """Tell once of each object that it does not open here."""
+        errors = self._settled.errors
+        for key, error in errors.items():
+            if self._unopened.get(key) != str(error):
+                notes.append(Note(kind="apply", reason=error.reason, message=str(error), key=key))
+        self._unopened = {key: str(error) for key, error in errors.items()}
+
     def _view(self, order: Order, found: Mapping[ObjectKey, Observed | None] | None = None) -> View:
         around = self._around
         return View(
@@ -251,7 +272,8 @@ class Target:
             hub_id=around.hub_id,
             former_hubs=around.former_hubs,
             policy=order.policy,
-            desired=self._resolve_scopes(order),
+            desired=self._settled.manifests,
+            sealed=self._settled.errors,
             ledger=self.entries,
             live=around.live.get,
             synced=around.live.is_synced,

@@ -1,7 +1,7 @@
 """The objects of one app, from documents to manifests, with every fault at its place. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fleet.document import Document, Path, format_path, parse_documents
@@ -9,6 +9,7 @@ from fleet.errors import Problem, RenderError
 from fleet.object import Manifest, ObjectKey, Origin
 from fleet.render.normalize import Fault, check_identity, flatten, make_manifest, normalize
 from fleet.render.scope import read_scopes
+from fleet.render.sealed import SOPS, UNSET, Sealing, is_opted_out, split_sops
 from fleet.render.source import MOST_OBJECTS, too_large
 from fleet.render.substitute import Variables, substitute
 
@@ -38,6 +39,10 @@ class Written:
 
     document: Document
     at: Path
+    data: bytes = b""
+    """The whole file."""
+    index: int = 0
+    """The number of the document in it."""
 
     @property
     def origin(self) -> Origin:
@@ -63,6 +68,9 @@ class Settled:
     create_namespace: bool
     digest_key: bytes
     variables: Variables | None
+    sealing: Sealing = UNSET
+    opened: bool = False
+    """Values that were sealed may stand anywhere in these objects: none of them is ever shown."""
 
 
 def read_objects(files: Mapping[str, bytes], problems: list[Problem]) -> Iterator[tuple[Any, Place]]:
@@ -70,9 +78,9 @@ def read_objects(files: Mapping[str, bytes], problems: list[Problem]) -> Iterato
     for file, data in files.items():
         documents, found = parse_documents(data, file)
         problems += found
-        for document in documents:
+        for index, document in enumerate(documents):
             for at, value in flatten(document.value):
-                yield value, Written(document, at)
+                yield value, Written(document, at, data, index)
 
 
 @dataclass(slots=True)
@@ -80,15 +88,18 @@ class _Collection:
     problems: list[Problem]
     bodies: list[tuple[dict[str, Any], Place]] = field(default_factory=list)
 
-    def add(self, value: Any, place: Place, variables: Variables | None) -> None:
+    def add(self, value: Any, place: Place, settled: Settled) -> None:
         """Take one object in, substituted and normalised, or record why not."""
         faults: list[Fault] = []
-        if variables is not None:
-            value, faults = substitute(value, variables, place.is_plain)
-        faults = faults or check_identity(value)
+        sealed = None
+        if settled.sealing.sops and isinstance(place, Written) and not is_opted_out(value):
+            value, sealed = split_sops(value, place.data, place.index)
+        if settled.variables is not None:
+            value, faults = substitute(value, settled.variables, place.is_plain)
+        faults = faults or check_identity(value, settled.sealing)
         if not faults:
             body, faults = normalize(value)
-            self.bodies.append((body, place))
+            self.bodies.append((body if sealed is None else {**body, SOPS: sealed}, place))
         self.problems += [describe(fault, place) for fault in faults]
         if len(self.bodies) > MOST_OBJECTS:
             raise too_large(place.origin.file, f"the app has more than {MOST_OBJECTS} objects; split the app")
@@ -101,7 +112,7 @@ def assemble(objects: Iterable[tuple[Any, Place]], settled: Settled, problems: l
     """
     collection = _Collection(problems)
     for value, place in objects:
-        collection.add(value, place, settled.variables)
+        collection.add(value, place, settled)
     manifests = _make_manifests(collection, settled)
     if problems:
         raise RenderError(sorted(problems)[:MOST_PROBLEMS])
@@ -118,8 +129,15 @@ def _make_manifests(collection: _Collection, settled: Settled) -> dict[ObjectKey
     for body, place in collection.bodies:
         origin = place.origin
         manifest = make_manifest(
-            body, namespace=settled.namespace, scopes=scopes, digest_key=settled.digest_key, origin=origin
+            body,
+            namespace=settled.namespace,
+            scopes=scopes,
+            digest_key=settled.digest_key,
+            origin=origin,
+            sealing=settled.sealing,
         )
+        if settled.opened:
+            manifest = replace(manifest, sensitive=True)
         first = manifests.setdefault(manifest.key, manifest)
         if first is not manifest:
             message = f"{manifest.key} is rendered twice; the first is in {first.origin}"

@@ -4,16 +4,13 @@ The tool gets no environment, no home, no network where the kernel allows, a dea
 what it may write. Its flags are fixed: plugins, functions and Helm stay off.
 """
 
-import contextlib
 import ctypes
 import json
-import os
 import re
 import resource
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from fleet.errors import Problem, RenderError
 from fleet.object import Origin
 from fleet.render.assembly import Place
 from fleet.render.kustomize import Closure
+from fleet.render.private import is_memory, opened_directory, private_directory
 from fleet.render.source import MOST_APP_BYTES, SUFFIXES, join, too_large
 
 ORIGIN = "config.kubernetes.io/origin"
@@ -70,14 +68,17 @@ def find_tool(configured: str) -> Tool | None:
     return None
 
 
-def run_build(closure: Closure, tool: Tool | None, *, scratch: str, timeout_s: float) -> Built:
-    """Build a closure.
+def run_build(closure: Closure, tool: Tool | None, *, scratch: str, timeout_s: float, memory: str = "") -> Built:
+    """Build a closure, on disk below `scratch`; below `memory` if that is given, since it holds opened values.
 
-    Raises: RenderError (`KustomizeMissing`, `RenderTimeout`, `TooLarge`, or the tool's complaint).
+    Raises: RenderError (`KustomizeMissing`, `RenderTimeout`, `TooLarge`, `NotOnTmpfs`, or the tool's complaint).
     """
     if tool is None:
         raise RenderError([Problem(closure.root, 0, 0, "", _MISSING)], reason="KustomizeMissing")
-    with _private_directory(scratch) as private:
+    if memory and not is_memory(Path(memory)):
+        message = f"it has sealed sources, and {memory} is not on tmpfs; name a directory that is with --tmpfs"
+        raise RenderError([Problem(closure.root, 0, 0, "", message)], reason="NotOnTmpfs")
+    with opened_directory(Path(memory)) if memory else private_directory(Path(scratch)) as private:
         marked = _write_files(closure, private / "tree")
         output, errors, code = _run(tool, closure, private, timeout_s)
     complaints = _clean(errors, str(private / "tree"))
@@ -87,19 +88,6 @@ def run_build(closure: Closure, tool: Tool | None, *, scratch: str, timeout_s: f
         raise too_large(closure.root, f"the build has {len(output)} bytes; at most {MOST_APP_BYTES} are taken")
     warnings = tuple(Problem(closure.root, 0, 0, "", line) for line in complaints.splitlines() if line.strip())
     return Built(output=output, warnings=warnings, marked=marked)
-
-
-@contextlib.contextmanager
-def _private_directory(scratch: str) -> Iterator[Path]:
-    """Make a 0700 directory for one build, and remove those that a killed worker left behind."""
-    above = Path(scratch)
-    above.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in above.iterdir():
-        owner = left.name.partition("-")[0]
-        if owner.isdecimal() and int(owner) != os.getpid() and not Path("/proc", owner).exists():
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=above, ignore_cleanup_errors=True) as made:
-        yield Path(made).resolve()
 
 
 def _write_files(closure: Closure, tree: Path) -> bool:

@@ -22,6 +22,7 @@ _FILES_OR_INLINE = ("patchesStrategicMerge",)
 _PLUGINS = ("generators", "transformers", "validators")
 _WITH_PATH = ("patches", "patchesJson6902", "replacements")
 _GENERATORS = ("configMapGenerator", "secretGenerator")
+_COPIES = ("replacements", "vars")
 _HELM = ("helmCharts", "helmChartInflationGenerator", "helmGlobals")
 _FUNCTION = ("config.kubernetes.io/function", "config.k8s.io/function")
 _REMOTE = re.compile(
@@ -38,6 +39,10 @@ class Closure:
     directory: str
     files: dict[str, bytes] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    uses: Mapping[str, set[str]] = field(default_factory=dict)
+    """In which fields of kustomization files each file is named."""
+    copies: bool = False
+    """Values may be copied between objects (`replacements`, `vars`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +66,15 @@ def find_closure(files: Files, directory: str) -> Closure:
     if search.problems:
         raise RenderError(search.problems)
     assert root is not None
-    return Closure(root=root, directory=directory, files=search.found)
+    return Closure(root=root, directory=directory, files=search.found, uses=search.uses, copies=search.copies)
 
 
 class _Search:
     def __init__(self, files: Files) -> None:
         self.found: dict[str, bytes] = {}
         self.problems: list[Problem] = []
+        self.uses: dict[str, set[str]] = {}
+        self.copies = False
         self._files = files
         self._budget = Budget()
         self._done: set[str] = set()
@@ -85,6 +92,7 @@ class _Search:
         file = join(path, names[0])
         document = self._read_kustomization(file)
         if document is not None:
+            self.copies |= any(name in document.value for name in _COPIES)
             for reference in self._list_references(document):
                 self._follow(document, reference, path, (*chain, path))
         return file
@@ -144,6 +152,7 @@ class _Search:
         node = self._files.kind(path)
         if node is Node.FILE:
             data = self._read(path)
+            self.uses.setdefault(path, set()).add(str(reference.field[0]))
             if reference.allows == "plugin":
                 self._check_plugins(data, path, base, chain)
         elif node is Node.DIRECTORY and reference.allows in ("any", "plugin"):

@@ -18,10 +18,11 @@ import msgspec
 
 from fleet.annotation import parse_flags
 from fleet.document import Path
-from fleet.object import GroupKind, Manifest, ObjectKey, Origin, encode_canonical, parse_gvk
+from fleet.object import GroupKind, Manifest, ObjectKey, Origin, Seal, encode_canonical, parse_gvk
 from fleet.render import schema, scope
 from fleet.render.quantity import canonicalize_quantity
 from fleet.render.schema import Bundle, Encoded, Items, Quantities, Quantity, Shape, Struct, Text, Texts
+from fleet.render.sealed import NATIVE, SOPS, UNSET, Sealing, find_seal, is_opted_out, opened_annotations, opened_gvk
 
 SERVER_SET = frozenset(
     {
@@ -81,7 +82,7 @@ def _inherit(item: Any, parent: Mapping[str, Any]) -> Any:
     return {"apiVersion": parent.get("apiVersion"), "kind": kind, **item}
 
 
-def check_identity(value: Any) -> list[Fault]:
+def check_identity(value: Any, sealing: Sealing = UNSET) -> list[Fault]:
     """Return what keeps a document from being an object at all."""
     if not isinstance(value, dict):
         return [Fault((), "a Kubernetes object is a mapping; this is not")]
@@ -104,19 +105,20 @@ def check_identity(value: Any) -> list[Fault]:
         faults.append(Fault(("metadata", "name"), "is missing"))
     if not isinstance(metadata.get("namespace", ""), str | None):
         faults.append(Fault(("metadata", "namespace"), "the namespace must be text; put it in quotes"))
-    return faults or _check_foreign(value)
+    return faults or _check_foreign(value, sealing)
 
 
-def _check_foreign(value: Mapping[str, Any]) -> list[Fault]:
+def _check_foreign(value: Mapping[str, Any], sealing: Sealing) -> list[Fault]:
     """Return why an object of another tool's configuration does not belong among manifests."""
     group = value["apiVersion"].rpartition("/")[0]
     kind = value["kind"]
-    if group == "fleet":
+    if group == "fleet" and kind != NATIVE.kind:
         return [Fault((), f"{kind} is a document of the inventory directory, not a manifest of an app")]
     if group == "kustomize.config.k8s.io":
         return [Fault((), f"{kind} configures Kustomize; it is read only from a file named kustomization.yaml")]
-    if isinstance(value.get("sops"), dict):
-        return [Fault(("sops",), "the file is encrypted with SOPS, and no key to open it is configured")]
+    if isinstance(value.get(SOPS), dict) and not sealing.sops and not is_opted_out(value):
+        message = "the object is encrypted with SOPS; give its App `decryption: {provider: sops}` to have it opened"
+        return [Fault((SOPS,), message)]
     return []
 
 
@@ -297,14 +299,21 @@ def digest_body(body: bytes, digest_key: bytes) -> bytes:
 
 
 def make_manifest(
-    body: Mapping[str, Any], *, namespace: str, scopes: Mapping[GroupKind, bool], digest_key: bytes, origin: Origin
+    body: Mapping[str, Any],
+    *,
+    namespace: str,
+    scopes: Mapping[GroupKind, bool],
+    digest_key: bytes,
+    origin: Origin,
+    sealing: Sealing = UNSET,
 ) -> Manifest:
-    """Return the manifest of a normalised body.
+    """Return the manifest of a normalised body; a sealed one goes by the key of what it opens to.
 
     `namespace` is for namespaced objects that name none. `scopes` are those of CRDs beside it; a custom kind that
     neither they nor its own namespace tells about is not `scoped`.
     """
-    gvk = parse_gvk(body["apiVersion"], body["kind"])
+    seal = find_seal(body, sealing)
+    gvk = opened_gvk(parse_gvk(body["apiVersion"], body["kind"]), seal)
     metadata: Mapping[str, Any] = body["metadata"]
     named = metadata.get("namespace", "")
     namespaced = scope.BUILT_IN.get(gvk.group_kind, scopes.get(gvk.group_kind))
@@ -315,10 +324,11 @@ def make_manifest(
         version=gvk.version,
         body=encoded,
         digest=digest_body(encoded, digest_key),
-        flags=parse_flags(metadata.get("annotations", {})),
+        flags=parse_flags(opened_annotations(body, seal)),
         origin=origin,
-        sensitive=gvk.group_kind == GroupKind("", "Secret"),
+        sensitive=gvk.group_kind == GroupKind("", "Secret") and seal in (Seal.NONE, Seal.SOPS_ITEMS),
         scoped=namespaced is not None or bool(named),
+        seal=seal,
     )
 
 

@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -30,6 +31,7 @@ from fleet.errors import (
 )
 from fleet.object import Manifest
 from fleet.render import worker
+from fleet.render.private import sweep_opened
 from fleet.render.tree import is_same
 from fleet.settings import Settings
 
@@ -58,6 +60,12 @@ class RenderInput:
     """For namespaced objects that name none."""
     create_namespace: bool = False
     digest_key: bytes = field(default=b"", repr=False)
+    sops: bool = False
+    """Files encrypted with SOPS are opened."""
+    passthrough: bool = False
+    """Bitnami's SealedSecrets are left to a controller in the cluster."""
+    cluster: str = ""
+    """Whose keys open what must be opened before a build; matters to nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +81,24 @@ class Rendered:
     warnings: tuple[Problem, ...] = ()
 
 
+class Opener(Protocol):
+    """Opens files encrypted with SOPS, in the hub: keys never enter a worker."""
+
+    async def open_file(self, cluster: str, file: str, data: bytes) -> bytes:
+        """Return a file's bytes as they were before they were encrypted.
+
+        Raises: SealError, naming the file.
+        """
+        ...
+
+
 class Renderer(Protocol):
     """Turns files at a revision into manifests."""
 
     async def render(self, i: RenderInput) -> Rendered:
         """Return the manifests.
 
-        Raises: RenderError with file:line, PathMissing, TreeRefused, RevisionMissing, ChildError.
+        Raises: RenderError with file:line, PathMissing, TreeRefused, RevisionMissing, ChildError; SealError.
         """
         ...
 
@@ -87,6 +106,9 @@ class Renderer(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
     rendered: Rendered
+    """Without manifests when files must be opened first."""
+    sealed: Mapping[str, bytes]
+    """Those files."""
     reads: Mapping[str, str]
     used: Mapping[str, str | None]
     tool: str
@@ -101,7 +123,16 @@ class _Entry:
 class CachingRenderer:
     """Renders in worker processes (pool `render`) and remembers by what was read."""
 
-    def __init__(self, workers: Workers, settings: Settings, *, most_bytes: int = MOST_CACHED_BYTES) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        settings: Settings,
+        *,
+        opener: Opener | None = None,
+        most_bytes: int = MOST_CACHED_BYTES,
+    ) -> None:
+        self.opener = opener
+        """None: no file is opened, and a build that needs one is refused."""
         self._workers = workers
         self._settings = settings
         self._scratch = str((settings.data / "scratch").absolute())
@@ -118,14 +149,32 @@ class CachingRenderer:
         Raises: see `Renderer`. An error of the input itself is remembered for that revision.
         Cancelled: another caller waiting for the same input takes over.
         """
-        i = _reduce(i)
+        cluster, i = i.cluster, _reduce(i)
         while True:
             key = self._turn_key(i)
             async with self._turn(key):
                 if key == self._turn_key(i):
-                    return await self._answer(i)
+                    entry = await self._answer(i)
+                    break
+        return await self._open_and_build(i, cluster, entry.sealed) if entry.sealed else entry.rendered
 
-    async def _answer(self, i: RenderInput) -> Rendered:
+    async def _open_and_build(self, i: RenderInput, cluster: str, sealed: Mapping[str, bytes]) -> Rendered:
+        """Render once more with what is sealed opened; nothing of that is remembered."""
+        opened = {file: await self._open(cluster, file, data) for file, data in sealed.items()}
+        try:
+            answer = await self._call(_order(i, self._settings, self._scratch, opened))
+        except (ChildCrashed, ChildTimeout, Quarantined):
+            sweep_opened(Path(self._settings.tmpfs))
+            raise
+        return _make_entry(answer, i).rendered
+
+    async def _open(self, cluster: str, file: str, data: bytes) -> bytes:
+        if self.opener is None:
+            message = "it is encrypted with SOPS, and this hub opens nothing"
+            raise RenderError([Problem(file, 0, 0, "", message)], reason="NotOpened")
+        return await self.opener.open_file(cluster, file, data)
+
+    async def _answer(self, i: RenderInput) -> _Entry:
         known = self._failures.get(i) or self._failures.get((_family(i), i.revision))
         if known is not None:
             _RENDERS.labels("failure").inc()
@@ -135,7 +184,7 @@ class CachingRenderer:
             entry = await self._render(i)
         else:
             _RENDERS.labels("cache").inc()
-        return entry.rendered
+        return entry
 
     def _turn_key(self, i: RenderInput) -> Hashable:
         """Return what callers must share to wait for one another.
@@ -188,22 +237,8 @@ class CachingRenderer:
         return self._lookups[key]
 
     async def _render(self, i: RenderInput) -> _Entry:
-        order = worker.Order(
-            repository=i.repository,
-            revision=i.revision,
-            path=i.path,
-            substitute=i.substitute,
-            variables=dict(i.variables),
-            namespace=i.namespace,
-            create_namespace=i.create_namespace,
-            digest_key=i.digest_key,
-            kustomize=self._settings.kustomize,
-            scratch=self._scratch,
-            timeout_s=self._settings.render_timeout_s,
-        )
-        deadline_s = self._settings.render_timeout_s + _DEADLINE_MARGIN_S
         try:
-            answer = await self._workers.call(worker.RENDER, msgspec.msgpack.encode(order), deadline_s=deadline_s)
+            reply = await self._call(_order(i, self._settings, self._scratch, {}))
         except (RenderError, PathMissing, TreeRefused) as error:
             _RENDERS.labels("failure").inc()
             self._remember_failure(i, error)
@@ -213,11 +248,15 @@ class CachingRenderer:
             _RENDERS.labels("failure").inc()
             self._remember_failure((_family(i), i.revision), Quarantined(f"{i.path or '.'}: {error.message}"))
             raise
-        _RENDERS.labels("render").inc()
-        reply = msgspec.msgpack.decode(answer, type=worker.Reply)
         entry = _make_entry(reply, i)
         self._remember(_family(i), entry)
         return entry
+
+    async def _call(self, order: worker.Order) -> worker.Reply:
+        deadline_s = self._settings.render_timeout_s + _DEADLINE_MARGIN_S
+        answer = await self._workers.call(worker.RENDER, msgspec.msgpack.encode(order), deadline_s=deadline_s)
+        _RENDERS.labels("render").inc()
+        return msgspec.msgpack.decode(answer, type=worker.Reply)
 
     def _remember_failure(self, key: Hashable, error: FleetError) -> None:
         if error.reason in _PASSING:
@@ -246,7 +285,7 @@ class CachingRenderer:
             del self._entries[family]
 
 
-_PASSING = frozenset({"KustomizeMissing", "RenderTimeout"})
+_PASSING = frozenset({"KustomizeMissing", "RenderTimeout", "NotOnTmpfs"})
 """Failures that the machine may get over without a change of the input."""
 
 
@@ -288,24 +327,36 @@ class _Lookup:
         self.tool = answer.tool
 
 
-def _reduce(i: RenderInput) -> RenderInput:
-    """Drop variables that are not substituted, and bring the rest into one order."""
-    variables = tuple(sorted(i.variables)) if i.substitute else ()
-    return RenderInput(
+def _order(i: RenderInput, settings: Settings, scratch: str, opened: dict[str, bytes]) -> worker.Order:
+    return worker.Order(
         repository=i.repository,
         revision=i.revision,
-        path=i.path.strip("/") if i.path != "." else "",
+        path=i.path,
         substitute=i.substitute,
-        variables=variables,
+        variables=dict(i.variables),
         namespace=i.namespace,
         create_namespace=i.create_namespace,
         digest_key=i.digest_key,
+        kustomize=settings.kustomize,
+        scratch=scratch,
+        timeout_s=settings.render_timeout_s,
+        sops=i.sops,
+        passthrough=i.passthrough,
+        memory=settings.tmpfs,
+        opened=opened,
     )
+
+
+def _reduce(i: RenderInput) -> RenderInput:
+    """Drop variables that are not substituted, and bring the rest into one order."""
+    variables = tuple(sorted(i.variables)) if i.substitute else ()
+    path = i.path.strip("/") if i.path != "." else ""
+    return replace(i, path=path, variables=variables, cluster="")
 
 
 def _family(i: RenderInput) -> Hashable:
     """Return what all revisions and variable sets of one app share."""
-    return (i.repository, i.path, i.substitute, i.namespace, i.create_namespace, i.digest_key)
+    return (i.repository, i.path, i.substitute, i.namespace, i.create_namespace, i.digest_key, i.sops, i.passthrough)
 
 
 def _make_entry(reply: worker.Reply, i: RenderInput) -> _Entry:
@@ -320,8 +371,11 @@ def _make_entry(reply: worker.Reply, i: RenderInput) -> _Entry:
         rendered=Rendered(
             manifests=manifests, digest=digest.hexdigest(), reads=reads.hexdigest(), warnings=tuple(reply.warnings)
         ),
+        sealed=reply.sealed,
         reads=reply.reads,
         used={name: values.get(name) for name in reply.used},
         tool=reply.tool,
-        size_bytes=sum(len(manifest.body) + 400 for manifest in manifests) + 1000,
+        size_bytes=sum(len(manifest.body) + 400 for manifest in manifests)
+        + sum(map(len, reply.sealed.values()))
+        + 1000,
     )

@@ -55,7 +55,7 @@ def order(path: str, scratch: str = "", **more: Any) -> worker.Order:
 
 def render(files: dict[str, str], path: str = "app", scratch: str = "", **more: Any) -> list[Manifest]:
     """Render files in memory."""
-    return worker.render_files(MemoryFiles(files), order(path, scratch, **more))[0]
+    return list(worker.render_files(MemoryFiles(files), order(path, scratch, **more)).manifests)
 
 
 def render_one(text: str, **more: Any) -> dict[str, Any]:
