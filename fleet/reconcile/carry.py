@@ -191,11 +191,11 @@ async def _write_one(site: Site, change: Change) -> Result:
     assert change.manifest is not None
     manifest = await site.unsealer.open(change.manifest, site.target.cluster)
     priority = Priority.DRIFT if change.is_drift else site.priority
-    sent = await _as_sent(site, change, manifest, priority)
+    sent = await as_sent(site, change, manifest, priority)
     try:
         applied = await _apply(site, sent, priority)
     except Invalid as error:
-        if error.reason != "ImmutableField" or not _may_recreate(change, manifest):
+        if error.reason != "ImmutableField" or not may_recreate(change, manifest):
             raise
         if not await _make_room(site, change, priority):
             return Result(change=change, makes_room=True)
@@ -278,7 +278,7 @@ def stamp(site: Site, manifest: Manifest) -> Manifest:
     return replace(manifest, body=encode_canonical(body))
 
 
-async def _as_sent(site: Site, change: Change, manifest: Manifest, priority: Priority) -> Manifest:
+async def as_sent(site: Site, change: Change, manifest: Manifest, priority: Priority) -> Manifest:
     """Stamp a manifest and leave to others what is theirs, if the object exists.
 
     One that is new to the cache may exist, too: adopted, or "deleted" by losing our label. What it may be scaled by is
@@ -368,7 +368,7 @@ def _left_over(site: Site, change: Change, observed: Observed) -> tuple[str, ...
     return tuple(foreign_additions(observed.managed, site.policy.drift_managers, yielded).paths())
 
 
-def _may_recreate(change: Change, manifest: Manifest) -> bool:
+def may_recreate(change: Change, manifest: Manifest) -> bool:
     """Allow deleting an object to make room for its new form: by force, or a Job or Pod of our own."""
     return manifest.flags.force or (change.entry is not None and change.key.group_kind in RECREATED)
 

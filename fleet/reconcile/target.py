@@ -25,6 +25,7 @@ from fleet.reconcile.parent import Parent
 from fleet.reconcile.patience import Patience
 from fleet.reconcile.plan import BLOCKING, FOUND, HOLDS_PRUNE, WRITES, Action, Change, Plan, View, plan_target, unseen
 from fleet.reconcile.port import ClusterApi, Kinds, Ledger, Policy, Unsealer
+from fleet.reconcile.preflight import Coming, Trial, try_plan
 from fleet.reconcile.recover import recognise
 from fleet.render.normalize import with_namespace
 from fleet.store.ledger import Entry, Lease
@@ -209,6 +210,17 @@ class Target:
         view = self._view(order, {})
         found = await look_up(self._around.api(self.id), unseen(view))
         return plan_target(replace(view, found=found.objects))
+
+    async def preflight(self, order: Order, others: Coming) -> Sequence[Trial]:
+        """Try what a run would write, without writing; not on the Target that runs, which has one release in mind.
+
+        Raises: KubeError when the cluster as a whole fails.
+        """
+        await self._settle(order)
+        view = self._view(order, {})
+        found = await look_up(self._around.api(self.id), unseen(view))
+        plan = plan_target(replace(view, found=found.objects))
+        return await try_plan(self._site(order), plan, others, found.refused)
 
     async def _plan(self, order: Order, notes: list[Note]) -> Plan:
         """Plan, after a look at what no watch can show."""

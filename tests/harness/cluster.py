@@ -25,6 +25,7 @@ BUILT_IN = {
     GroupKind("", "Secret"): ("v1", True),
     GroupKind("", "ServiceAccount"): ("v1", True),
     GroupKind("", "Service"): ("v1", True),
+    GroupKind("", "ResourceQuota"): ("v1", True),
     GroupKind("", "Pod"): ("v1", True),
     GroupKind("", "PersistentVolume"): ("v1", False),
     GroupKind("", "PersistentVolumeClaim"): ("v1", True),
