@@ -16,7 +16,16 @@ import pytest
 from fleet.sim.real import find_binaries
 
 ENVTEST: Final = Path(__file__).resolve().parents[2] / "tools" / "envtest"
-PROGRAMS: Final = {"etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kustomize"}
+PROGRAMS: Final = {
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kubectl",
+    "kustomize",
+    "age",
+    "sops",
+    "kubeseal",
+}
 FAKE_GO: Final = """#!/bin/sh
 if [ "$1" = env ]; then echo "${GO_VERSION:-go1.99.0}"; exit; fi
 echo "$GOTOOLCHAIN $CGO_ENABLED $*" >> "$GO_NOTES"
@@ -104,7 +113,7 @@ def test_builds_everything_and_prints_the_directory(machine: Machine) -> None:
     """All programs are there under their own names, and stdout is the directory and nothing else."""
     assert machine.run()[:2] == (0, f"{machine.built}\n")
     assert {each.name for each in machine.built.iterdir()} == PROGRAMS
-    assert len(machine.calls) == 3
+    assert len(machine.calls) == 6
     assert all(call.startswith("local 0 build -mod=readonly -trimpath ") for call in machine.calls)
 
 
@@ -113,14 +122,14 @@ def test_second_call_builds_nothing(machine: Machine) -> None:
     machine.run()
     assert machine.run()[:2] == (0, f"{machine.built}\n")
     assert machine.run("--locate")[:2] == (0, f"{machine.built}\n")
-    assert len(machine.calls) == 3
+    assert len(machine.calls) == 6
 
 
 def test_two_at_a_time_build_once(machine: Machine) -> None:
     """A second builder waits for the first and takes its result."""
     both = [machine.start(), machine.start()]
     assert [process.communicate()[0] for process in both] == [f"{machine.built}\n"] * 2
-    assert len(machine.calls) == 3
+    assert len(machine.calls) == 6
 
 
 def test_failed_build_leaves_nothing(machine: Machine) -> None:

@@ -67,6 +67,24 @@ RECIPES = (
         programs={"kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
         version_variables=("sigs.k8s.io/kustomize/api/provenance.version",),
     ),
+    # The peers whose files fleet opens, and that open fleet's.
+    Recipe(
+        directory="age",
+        module="filippo.io/age",
+        programs={"age": "filippo.io/age/cmd/age"},
+        version_variables=("main.Version",),
+    ),
+    Recipe(
+        directory="sops",
+        module="github.com/getsops/sops/v3",
+        programs={"sops": "github.com/getsops/sops/v3/cmd/sops"},
+    ),
+    Recipe(
+        directory="kubeseal",
+        module="github.com/bitnami-labs/sealed-secrets",  # later releases moved to another module path
+        programs={"kubeseal": "github.com/bitnami-labs/sealed-secrets/cmd/kubeseal"},
+        version_variables=("main.VERSION",),
+    ),
 )
 
 
