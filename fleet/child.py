@@ -47,7 +47,7 @@ MOST_FRAME_BYTES = 256 * 1024 * 1024
 _HEADER = struct.Struct(">BI")
 _OK, _ERROR = 0, 1
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,10 +366,19 @@ def confine(memory_bytes: int, *, network: bool) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, resource.RLIM_INFINITY))
     if not network:
         leave_network()
+    forbid_dumps()
+
+
+def forbid_dumps() -> None:
+    """Keep this process's memory, in which secrets may stand, out of core dumps and from debuggers of the same user.
+
+    Source: prctl(2) PR_SET_DUMPABLE; a program that this process starts is dumpable again, the limit it inherits.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def leave_network() -> bool:

@@ -54,8 +54,10 @@ def run_until_signal(settings: Settings) -> None:
 
     Raises: SettingsError, StoreError before anything is listening.
     """
+    from fleet.child import forbid_dumps
     from fleet.kube.credential import preload
 
+    forbid_dumps()
     preload()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(serve(settings))

@@ -1,5 +1,6 @@
 """Jobs that misbehave on purpose."""
 
+import ctypes
 import os
 import resource
 import signal
@@ -34,6 +35,10 @@ def show_environment(_payload: bytes) -> bytes:
 def show_limits(_payload: bytes) -> bytes:
     kinds = (resource.RLIMIT_AS, resource.RLIMIT_CORE, resource.RLIMIT_CPU)
     return msgspec.json.encode([resource.getrlimit(kind)[0] for kind in kinds])
+
+
+def show_dumpable(_payload: bytes) -> bytes:
+    return str(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)).encode()  # PR_GET_DUMPABLE
 
 
 def show_descriptors(_payload: bytes) -> bytes:

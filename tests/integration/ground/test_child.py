@@ -92,6 +92,11 @@ async def test_limits_are_in_force(workers: ProcessWorkers) -> None:
     assert 60 <= cpu <= 70
 
 
+async def test_memory_is_in_no_dump(workers: ProcessWorkers) -> None:
+    """A child's memory, where opened values may stand, is in no core dump and open to no debugger of its user."""
+    assert await call(workers, "show_dumpable") == b"0"
+
+
 async def test_no_network(workers: ProcessWorkers) -> None:
     """Where the kernel allows it a child reaches nobody, this machine included; a pool may ask for the network."""
     with socket.create_server(("127.0.0.1", 0)) as server:
