@@ -70,6 +70,16 @@ def assess_api_service(body: Mapping[str, Any], now: datetime) -> Verdict:
     return CURRENT if available.get("status") == "True" else progressing(text(available, "not available yet"))
 
 
+def assess_sealed(body: Mapping[str, Any], now: datetime) -> Verdict:
+    """Judge a SealedSecret that a controller in the cluster opens, as Argo CD does; a word about an older form is none."""
+    status = body.get("status") or {}
+    synced = conditions(body).get("Synced", {})
+    seen = status.get("observedGeneration", 0) >= (body.get("metadata") or {}).get("generation", 0)
+    if not seen or synced.get("status") not in ("True", "False"):
+        return progressing("its controller has not opened it yet", "NotOpened")
+    return CURRENT if synced["status"] == "True" else failed(text(synced, "its controller cannot open it"), "NotSynced")
+
+
 def assess_present(body: Mapping[str, Any], now: datetime) -> Verdict:
     """Judge a kind that is right as soon as it exists."""
     return CURRENT
@@ -85,4 +95,5 @@ RULES: dict[GroupKind, Rule] = {
     GroupKind("apiextensions.k8s.io", "CustomResourceDefinition"): assess_definition,
     GroupKind("autoscaling", "HorizontalPodAutoscaler"): assess_autoscaler,
     GroupKind("apiregistration.k8s.io", "APIService"): assess_api_service,
+    GroupKind("bitnami.com", "SealedSecret"): assess_sealed,
 }
