@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fleet.document import Path
 from fleet.errors import Problem
 from fleet.inventory.parse import nearest
+from fleet.inventory.rollout import AppRollout, Rules
 from fleet.inventory.schema import App, Cluster, Entry, Environment
 from fleet.inventory.value import Key, Target
 
@@ -32,6 +33,7 @@ def check_entries(
         *_check_cycles(entries, "App", "dependsOn"),
         *_check_cycles(entries, "Environment", "after"),
         *_check_connections(entries.values(), standing),
+        *_check_canaries(entries),
     ]
 
 
@@ -52,19 +54,53 @@ def list_references(entry: Entry) -> Iterator[tuple[Path, Key]]:
     elif isinstance(entry, Environment):
         for index, name in enumerate(entry.spec.after):
             yield ("spec", "after", index), ("Environment", name)
+        for path, cluster in _list_canaries(entry):
+            yield path, ("Cluster", cluster)
     elif isinstance(entry, App):
-        yield ("spec", "repository"), ("Repository", entry.spec.repository)
-        for index, name in enumerate(entry.spec.targets.environments):
-            yield ("spec", "targets", "environments", index), ("Environment", name)
-        for index, name in enumerate(entry.spec.targets.clusters):
-            yield ("spec", "targets", "clusters", index), ("Cluster", name)
-        for index, override in enumerate(entry.spec.overrides):
-            if override.environment is not None:
-                yield ("spec", "overrides", index, "environment"), ("Environment", override.environment)
-            if override.cluster is not None:
-                yield ("spec", "overrides", index, "cluster"), ("Cluster", override.cluster)
-        for index, dependency in enumerate(entry.spec.depends_on):
-            yield ("spec", "dependsOn", index, "app"), ("App", dependency.app)
+        yield from _list_app_references(entry)
+
+
+def _list_app_references(entry: App) -> Iterator[tuple[Path, Key]]:
+    yield ("spec", "repository"), ("Repository", entry.spec.repository)
+    for index, name in enumerate(entry.spec.targets.environments):
+        yield ("spec", "targets", "environments", index), ("Environment", name)
+    for index, name in enumerate(entry.spec.targets.clusters):
+        yield ("spec", "targets", "clusters", index), ("Cluster", name)
+    for index, override in enumerate(entry.spec.overrides):
+        if override.environment is not None:
+            yield ("spec", "overrides", index, "environment"), ("Environment", override.environment)
+        if override.cluster is not None:
+            yield ("spec", "overrides", index, "cluster"), ("Cluster", override.cluster)
+    for index, dependency in enumerate(entry.spec.depends_on):
+        yield ("spec", "dependsOn", index, "app"), ("App", dependency.app)
+    if entry.spec.rollout is not None:
+        for name in entry.spec.rollout.environments:
+            yield ("spec", "rollout", "environments", name), ("Environment", name)
+    for path, cluster in _list_canaries(entry):
+        yield path, ("Cluster", cluster)
+
+
+def _list_canaries(entry: Environment | App) -> Iterator[tuple[Path, str]]:
+    """Yield (field, cluster) of every cluster that is to go first."""
+    if entry.spec.rollout is None:
+        return
+    placed: list[tuple[Path, Rules]] = [(("spec", "rollout"), entry.spec.rollout)]
+    if isinstance(entry.spec.rollout, AppRollout):
+        placed += [((*placed[0][0], "environments", n), rules) for n, rules in entry.spec.rollout.environments.items()]
+    for path, rules in placed:
+        for index, name in enumerate(rules.order.first if rules.order is not None else ()):
+            yield (*path, "order", "first", index), name
+
+
+def _check_canaries(entries: Mapping[Key, Entry]) -> Iterator[Fault]:
+    """Find clusters that are to go first in an environment that does not hold them: they would never do."""
+    for key, entry in entries.items():
+        for path, name in _list_canaries(entry) if isinstance(entry, Environment | App) else ():
+            stage = entry.name if isinstance(entry, Environment) else str(path[3]) if path[2] == "environments" else ""
+            cluster = entries.get(("Cluster", name))
+            if stage and isinstance(cluster, Cluster) and cluster.spec.environment != stage:
+                message = f"cluster {name} is in environment {cluster.spec.environment}, not in {stage}; remove it here"
+                yield Fault(key=key, problem=entry.problem(path, message))
 
 
 def _check_references(entries: Mapping[Key, Entry], refused: Mapping[Key, Entry]) -> Iterator[Fault]:

@@ -95,10 +95,16 @@ def _explain_extra(model: type[Entry], path: Path) -> str:
 def _field_names(model: type[BaseModel], path: Path) -> list[str]:
     """Return the names of the fields that may stand at `path`, as files spell them."""
     found: type[BaseModel] | None = model
+    named = False
     for part in path:
+        if named:  # a key of a mapping, not a field
+            named = False
+            continue
         if isinstance(part, str) and found is not None:
             fields = {field.alias or name: field for name, field in found.model_fields.items()}
-            found = model_inside(fields[part].annotation) if part in fields else None
+            annotation = fields[part].annotation if part in fields else None
+            found = model_inside(annotation)
+            named = found is not None and typing.get_origin(annotation) is dict
     return [field.alias or name for name, field in found.model_fields.items()] if found is not None else []
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fleet.inventory.parse import model_inside
+from fleet.inventory.rollout import Unreachable
 from fleet.inventory.schema import KINDS, Metadata
 
 
@@ -32,18 +33,20 @@ def _write_rows(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         path = f"{prefix}.{field.alias or name}"
         inner = model_inside(field.annotation)
-        listed = typing.get_origin(field.annotation) is tuple
+        outer = typing.get_origin(_without_none(field.annotation))
         yield f"| `{path}` | {_describe_type(field, inner)} | {_describe_default(field, inner)} | {field.description or ''} |"
-        if inner is not None:
-            yield from _write_rows(inner, f"{path}[]" if listed else path)
+        if inner is not None and outer is not dict and inner is not Unreachable:
+            yield from _write_rows(inner, f"{path}[]" if outer is tuple else path)
 
 
 _TYPES = {str: "text", bool: "true or false", int: "number", float: "duration", dict: "mapping"}
 
 
 def _describe_type(field: FieldInfo, inner: type[BaseModel] | None) -> str:
-    annotation = field.annotation
+    annotation = _without_none(field.annotation)
     options = [option for option in typing.get_args(annotation) if option is not type(None)]
+    if inner is Unreachable:
+        return "text or mapping"
     if inner is not None:
         return "list" if typing.get_origin(annotation) is tuple else "mapping"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
@@ -55,11 +58,18 @@ def _describe_type(field: FieldInfo, inner: type[BaseModel] | None) -> str:
         return "mapping of text"
     if origin is tuple or (options and typing.get_origin(options[0]) is tuple):
         return "list of text"
-    base = annotation if isinstance(annotation, type) else _unwrap(options[0])
+    base = annotation if isinstance(annotation, type) else _unwrap(options[0] if options else annotation)
     return _TYPES.get(base, _NAMES.get(getattr(base, "__name__", ""), "text"))
 
 
 _NAMES = {"Path": "file path", "datetime": "time", "SecretStr": "text or mapping"}
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return what an optional field holds when it is given."""
+    options = [option for option in typing.get_args(annotation) if option is not type(None)]
+    optional = len(options) == 1 and type(None) in typing.get_args(annotation)
+    return _unwrap(options[0]) if optional else annotation
 
 
 def _unwrap(annotation: Any) -> Any:

@@ -29,6 +29,7 @@ from fleet.inventory.field import (
     VersionRange,
     is_plain_beyond_loopback,
 )
+from fleet.inventory.rollout import AppRollout, Rules
 from fleet.object import Adopt, Origin
 
 API_VERSION = "fleet/v1"
@@ -209,6 +210,9 @@ class EnvironmentSpec(Model):
 
     after: tuple[Name, ...] = Field(default=(), description="Environments that come before this one.")
     variables: Variables = Field(default={}, description="Variables of every cluster in it.")
+    rollout: Rules | None = Field(
+        default=None, description="How its clusters follow a release; all at once, behind `after`, if absent."
+    )
 
 
 class Targets(Model):
@@ -348,6 +352,9 @@ class AppSpec(Model):
         default=None, description="Open files encrypted with SOPS; refused by name if absent."
     )
     paused: Paused | None = Field(default=None, description="A pause that no command can end.")
+    rollout: AppRollout | None = Field(
+        default=None, description="What it wants otherwise than its environments, field by field."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -466,7 +473,6 @@ KINDS: dict[str, type[Entry]] = {"Repository": Repository, "Environment": Enviro
 NOT_YET: dict[tuple[str, str], str] = {
     ("App", "spec.decryption.secretRef"): "keys are not read from a cluster; import them with fleet keys import, and remove this field",
     ("Repository", "spec.verify"): "verifying signatures is not available yet; remove this field",
-    ("Environment", "spec.rollout"): "rollouts are not available yet: every cluster follows its ref at once; remove this field",
     ("Cluster", "spec.connection.bastion"): "bastions are not available yet; remove this field",
     ("Cluster", "spec.connection.tunnel"): "tunnels are not available yet; remove this field",
 }  # fmt: skip

@@ -60,7 +60,6 @@ TABLE: list[tuple[str, list[str]]] = [
     (spec("Repository", "url: 'https:///x.git'"), ["5:8: spec.url: must be an https, http or file URL, or a local path"]),
     (spec("Repository", "url: ''"), ["5:8: spec.url: must be an https, http or file URL, or a local path"]),
     (spec("Repository", "url: ftp://git.example.com/x.git"), ["5:8: spec.url: must be an https, http or file URL, or a local path"]),
-    (spec("Environment", "rollout: {soak: 10m}"), ["5:3: spec.rollout: rollouts are not available yet: every cluster follows its ref at once; remove this field"]),
     (spec("Environment", "after: dev"), ["5:10: spec.after: must be a list"]),
     (spec("Environment", "variables: {REPLICAS: 2, DEBUG: yes, 2X: a}"), ["5:25: spec.variables.REPLICAS: must be text: put it in quotes", "5:35: spec.variables.DEBUG: must be text: put it in quotes", "5:40: spec.variables.2X: is not a variable name: letters, digits and _, not starting with a digit"]),
     (spec("App", "repository: r", "path: p"), ["4:1: spec.targets: is required"]),
