@@ -25,8 +25,15 @@ T = TypeVar("T")
 
 
 def spawn(group: asyncio.TaskGroup, name: str, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start a task that cannot outlive `group`. `name` is `kind/subject`, shown in dumps."""
-    return group.create_task(coro, name=name)
+    """Start a task that cannot outlive `group`. `name` is `kind/subject`, shown in dumps.
+
+    Raises: RuntimeError when the group is shutting down.
+    """
+    try:
+        return group.create_task(coro, name=name)
+    except RuntimeError:
+        coro.close()
+        raise
 
 
 class Pulse:

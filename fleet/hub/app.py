@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fleet.aio import finish, spawn
@@ -19,15 +20,20 @@ from fleet.hub.history import History
 from fleet.hub.inspect import Inspector
 from fleet.hub.lease import DatabaseLeases
 from fleet.hub.order import Commons
-from fleet.hub.progression import AllAtOnce
+from fleet.hub.plan import Planner
+from fleet.hub.preflight import Preflights
+from fleet.hub.rollout import Rollouts
+from fleet.hub.sealing import Sealing
 from fleet.hub.service import HubService
 from fleet.hub.session import Outside
 from fleet.hub.source import Mirrors
 from fleet.hub.supervisor import Supervisor
 from fleet.inventory.watch import Changes, DirectoryChanges, run_inventory
 from fleet.net.reach import DirectReach, Reach
-from fleet.reconcile.port import NoUnsealer
 from fleet.render.renderer import CachingRenderer
+from fleet.secrets.key import Keyring
+from fleet.secrets.keyring import LoadedKeyring
+from fleet.secrets.unseal import KeyringUnsealer
 from fleet.settings import Settings
 from fleet.store.approval import ApprovalStore
 from fleet.store.archive import ArchiveStore
@@ -43,7 +49,12 @@ from fleet.store.ledger import LedgerStore
 from fleet.store.migration import migrate
 from fleet.store.pause import PauseStore
 from fleet.store.release import ReleaseStore
+from fleet.store.rollout import RolloutStore
 from fleet.store.token import HUB_ADMIN, Role, TokenStore
+from fleet.store.usage import UsageStore
+
+UNSEALERS = 2
+"""Threads that open what takes long: RSA, and files encrypted with SOPS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +67,8 @@ class World:
     database: Database
     changes: Changes
     directory: DataDirectory
+    keyring: Keyring | None = None
+    """Sealing keys from elsewhere; None = those of the data directory."""
 
 
 @contextlib.asynccontextmanager
@@ -96,6 +109,7 @@ class Stores:
         self.holds = HoldStore(database, clock)
         self.archive = ArchiveStore(database, clock)
         self.checkups = CheckupStore(database)
+        self.rollouts = RolloutStore(database)
 
 
 @contextlib.asynccontextmanager
@@ -108,11 +122,29 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
     stores = Stores(world.database, world.clock)
     events = StoredEvents(stores.events)
     renderer = CachingRenderer(world.workers, settings)
-    supervisor = _supervise(settings, world, stores, events, renderer)
+    supervisor, rollouts = _supervise(settings, world, stores, events, renderer)
+    keyring = world.keyring or LoadedKeyring()
+    executor = ThreadPoolExecutor(max_workers=UNSEALERS, thread_name_prefix="unseal")
+    unsealer = KeyringUnsealer(
+        keyring,
+        environment_of=supervisor.environment_of,
+        digest_key=world.directory.digest_key,
+        executor=executor,
+    )
+    renderer.opener = unsealer
+    sealing = Sealing(
+        supervisor=supervisor,
+        keyring=keyring,
+        unsealer=unsealer,
+        renderer=renderer,
+        usage=UsageStore(world.database),
+        clock=world.clock,
+    )
     hub_id = world.directory.hub_id
     board = Board(supervisor, world.clock, hub_id=hub_id, stale_after_s=settings.stale_after_s)
     approvals = Approvals(stores.approvals)
     await _restore(stores, supervisor.feed, board, approvals)
+    await rollouts.load()
     await _provide_admin_token(stores.tokens, world.directory)
     commons = Commons(
         settings=settings,
@@ -122,12 +154,14 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
         feed=supervisor.feed,
         ledger=stores.ledger,
         events=events,
-        unsealer=NoUnsealer(),
+        unsealer=unsealer,
         inventory=lambda: supervisor.inventory,
         pauses=lambda: board.pauses,
         drains=lambda: board.drains,
         approvals=approvals,
         checkups=stores.checkups,
+        on_progress=rollouts.note,
+        on_cluster=rollouts.note_cluster,
     )
     outside = Outside(
         reach=world.reach,
@@ -139,6 +173,9 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
         supervisor=supervisor,
         board=board,
         inspector=Inspector(supervisor, board, renderer, hub_id),
+        planner=Planner(
+            supervisor=supervisor, releases=stores.releases, renderer=renderer, preflights=Preflights(supervisor)
+        ),
         history=History(supervisor=supervisor, releases=stores.releases, archive=stores.archive, holds=stores.holds),
         events=events,
         event_store=stores.events,
@@ -162,8 +199,10 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
     async with asyncio.TaskGroup() as group:
         tasks = [
             spawn(group, "events", events.run()),
+            spawn(group, "rollouts", rollouts.run()),
             spawn(group, "supervisor", supervisor.run(commons, outside)),
             spawn(group, "inventory", follow),
+            spawn(group, "usage", sealing.run()),
         ]
         try:
             yield service
@@ -172,11 +211,12 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
             for task in tasks:
                 task.cancel()
             await finish(events.flush())
+            executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _supervise(
     settings: Settings, world: World, stores: Stores, events: StoredEvents, renderer: CachingRenderer
-) -> Supervisor:
+) -> tuple[Supervisor, Rollouts]:
     mirrors = Mirrors(
         directory=world.directory.git,
         reach=world.reach,
@@ -184,17 +224,25 @@ def _supervise(
         clock=world.clock,
         settings=settings,
     )
+    rollouts = Rollouts(
+        store=stores.rollouts,
+        events=events,
+        clock=world.clock,
+        supervisor=lambda: supervisor,
+        stale_after_s=settings.stale_after_s,
+    )
     feed = Feed(
         sources=mirrors,
         renderer=renderer,
         releases=stores.releases,
         archive=Archive(stores.archive, renderer, world.directory.digest_key),
-        progression=AllAtOnce(),
+        progression=rollouts,
         events=events,
         clock=world.clock,
         digest_key=world.directory.digest_key,
     )
-    return Supervisor(feed=feed, mirrors=mirrors, events=events, clock=world.clock)
+    supervisor = Supervisor(feed=feed, mirrors=mirrors, events=events, clock=world.clock)
+    return supervisor, rollouts
 
 
 async def _restore(stores: Stores, feed: Feed, board: Board, approvals: Approvals) -> None:

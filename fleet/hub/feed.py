@@ -17,14 +17,15 @@ from fleet.clock import Clock, jitter
 from fleet.errors import After, Backoff, FleetError, OnChange, RevisionMissing, SourceError
 from fleet.git.order import DAMAGED
 from fleet.git.repository import Snapshot
-from fleet.hub.archive import Archive, Recalled, encode_input
+from fleet.hub.archive import Archive, Recalled, encode_input, input_of
 from fleet.hub.brief import Brief, brief_of
 from fleet.hub.event import EventLog
-from fleet.hub.progression import Progression
+from fleet.hub.progression import Admission, Progression
 from fleet.hub.queue import Runner
 from fleet.inventory.schema import App
 from fleet.inventory.value import Inventory, Target
 from fleet.object import TargetId, encode_canonical, short
+from fleet.reconcile.status import Why
 from fleet.reconcile.target import Desired
 from fleet.render.renderer import Rendered, Renderer, RenderInput
 from fleet.store.archive import Made
@@ -56,6 +57,17 @@ class Supply:
     """Why `desired` is not what `head` says."""
     hold: Hold | None = None
     """What pins it to an earlier release."""
+    pending: Why | None = None
+    """Why a rollout does not give it the newest release yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fresh:
+    """The newest release as rendered for a target, whether or not it has it."""
+
+    release: Release
+    rendered: Rendered
+    head: str
 
 
 class Sources(Protocol):
@@ -106,13 +118,17 @@ class Feed:
         self._digest_key = digest_key
         self._targets: dict[str, list[Target]] = {}
         self._newest: dict[str, Release] = {}
+        self._fresh: dict[TargetId, Fresh] = {}
+        self._changed: set[str] = set()
+        """Apps of which there is news, besides what rollouts say."""
+        self._moved: dict[str, set[TargetId]] = {}
         self._runner: Runner[str] | None = None
         self._kept: Mapping[str, frozenset[str]] = {}
         self._keeper: Runner[str] | None = None
 
     async def load(self) -> None:
         """Read what targets had when the hub stopped."""
-        self.rows = await self._releases.load_targets()
+        self.rows.update(await self._releases.load_targets())
         await self._archive.load()
 
     async def run(self) -> None:
@@ -137,6 +153,7 @@ class Feed:
         self._targets = by_app
         for gone in self.supplies.keys() - inventory.targets.keys():
             del self.supplies[gone]
+            self._fresh.pop(gone, None)
             self.on_supply(gone)
         self._mark(by_app)
 
@@ -152,6 +169,12 @@ class Feed:
     def review(self, app: str) -> None:
         """Deliver an app once more: what holds it has changed."""
         self._mark([app] if app in self._targets else [])
+
+    def reassign(self, app: str, targets: Sequence[TargetId]) -> None:
+        """Give targets what their rollout says now; nothing is rendered for that."""
+        self._moved.setdefault(app, set()).update(targets)
+        if self._runner is not None:
+            self._runner.mark(app)
 
     def hold_of(self, target: Target) -> Hold | None:
         """Return what pins a target to an earlier release; None when it follows Git."""
@@ -173,14 +196,21 @@ class Feed:
                 await self._runner.settle(app)
 
     def _mark(self, apps: Mapping[str, object] | Sequence[str]) -> None:
+        self._changed.update(apps)
         if self._runner is not None:
             for app in apps:
                 self._runner.mark(app)
 
     async def _deliver(self, name: str) -> None:
         targets = self._targets.get(name, [])
+        moved = self._moved.pop(name, set())
         if not targets:
             return
+        if moved and name not in self._changed:
+            again = [t for t in targets if t.id in moved and t.id in self._fresh and self.hold_of(t) is None]
+            await self._give(again, self._progression.admissions(name, [t.id for t in again]))
+            return
+        self._changed.discard(name)
         app = targets[0].app
         snapshot = self._sources.snapshot(app.spec.repository)
         held = {t.id: hold for t in targets if (hold := self.hold_of(t)) is not None}
@@ -193,7 +223,8 @@ class Feed:
         outcomes = await self._render_all(targets, snapshot)
         good = {target.id: found for target, found in outcomes if isinstance(found, Rendered)}
         bad = [(target, found) for target, found in outcomes if isinstance(found, FleetError)]
-        await self._release(app, [t for t in targets if t.id in good], good, snapshot, held)
+        failed = {target.id: str(error) for target, error in bad if not _passes(error)}
+        await self._release(app, [t for t in targets if t.id in good], good, snapshot, held=held, failed=failed)
         for target, error in bad:
             if target.id not in held:
                 await self._withhold([target], error, head=snapshot.revision)
@@ -224,17 +255,7 @@ class Feed:
 
     def render_input(self, target: Target, store: str, revision: str) -> RenderInput:
         """Say what renders a target at a revision of the clone at `store`."""
-        spec = target.app.spec
-        return RenderInput(
-            repository=store,
-            revision=revision,
-            path=target.path,
-            substitute=spec.substitute,
-            variables=tuple(target.variables.items()),
-            namespace=spec.namespace or "",
-            create_namespace=spec.create_namespace,
-            digest_key=self._digest_key,
-        )
+        return input_of(target, store, revision, self._digest_key)
 
     async def _release(
         self,
@@ -242,7 +263,9 @@ class Feed:
         targets: Sequence[Target],
         rendered: Mapping[TargetId, Rendered],
         snapshot: Snapshot,
+        *,
         held: Container[TargetId],
+        failed: Mapping[TargetId, str],
     ) -> None:
         """Number what was rendered if it is new to any target, and hand it out to all that are not held."""
         if not targets:
@@ -254,13 +277,28 @@ class Feed:
         if newest is None or changed or (joined and newest.revision != snapshot.revision):
             newest = await self._create_release(app, targets, snapshot, first=newest is None, changed=bool(changed))
         await self._archive.note([self._made(t, newest, rendered[t.id]) for t in targets])
-        free = [t.id for t in targets if t.id not in held]
-        admitted = await self._progression.admit(app.name, newest, free)
-        given = [(t, admitted[t.id], rendered[t.id].digest) for t in targets if t.id in admitted]
-        await self._save_rows([self._row(t, r.number, digest, self._inputs(t, r)) for t, r, digest in given])
+        for t in targets:
+            self._fresh[t.id] = Fresh(release=newest, rendered=rendered[t.id], head=snapshot.revision)
+        free = [t for t in targets if t.id not in held]
+        digests = {t.id: rendered[t.id].digest for t in free}
+        await self._give(free, await self._progression.admit(app, newest, digests, failed))
+
+    async def _give(self, targets: Sequence[Target], admitted: Mapping[TargetId, Admission]) -> None:
+        """Supply targets with the newest release or with what they are to have instead."""
+        fresh = self._fresh
+        newest = [t for t in targets if admitted[t.id].release == fresh[t.id].release.number]
+        rows = [
+            self._row(t, f.release.number, f.rendered.digest, self._inputs(t, f.release))
+            for t in newest
+            if (f := fresh[t.id])
+        ]
+        await self._save_rows(rows)
+        for target in newest:
+            self._supply(target, fresh[target.id])
         for target in targets:
-            if target.id in admitted:
-                self._supply(target, admitted[target.id], rendered[target.id], snapshot.revision)
+            admission = admitted[target.id]
+            if admission.release != fresh[target.id].release.number:
+                await self._pin(target, admission.release, fresh[target.id].head, pending=admission.waits)
 
     async def _newest_release(self, app: str) -> Release | None:
         if app not in self._newest and (listed := await self._releases.list(app, limit=1)):
@@ -324,20 +362,34 @@ class Feed:
         for target in targets:
             if target.id not in held:
                 continue
-            hold, known = held[target.id], self.supplies.get(target.id)
-            desired = known.desired if known is not None else None
-            failure: FleetError | None = None
-            if known is None or known.hold is None or desired is None or desired.release != hold.release:
-                try:
-                    recalled = await self.recall(target, hold.release)
-                    desired = recalled.desired
-                    await self._save_rows([self._row(target, hold.release, desired.digest, recalled.inputs)])
-                except FleetError as error:
-                    failure = error
-                    desired = desired or await self._restore(target)
-            self._put(
-                Supply(target=target, brief=brief_of(target), desired=desired, head=head, failure=failure, hold=hold)
+            await self._pin(target, held[target.id].release, head, hold=held[target.id])
+
+    async def _pin(
+        self, target: Target, number: int, head: str, *, hold: Hold | None = None, pending: Why | None = None
+    ) -> None:
+        """Supply a target with an earlier release, as it was; number 0 = with nothing yet."""
+        known = self.supplies.get(target.id)
+        desired = known.desired if known is not None else None
+        failure: FleetError | None = None
+        if number and (desired is None or desired.release != number):
+            try:
+                recalled = await self.recall(target, number)
+                desired = recalled.desired
+                await self._save_rows([self._row(target, number, desired.digest, recalled.inputs)])
+            except FleetError as error:
+                failure = error
+                desired = desired or await self._restore(target)
+        self._put(
+            Supply(
+                target=target,
+                brief=brief_of(target),
+                desired=desired,
+                head=head,
+                failure=failure,
+                hold=hold,
+                pending=pending,
             )
+        )
 
     async def recall(self, target: Target, number: int) -> Recalled:
         """Return a release as it was for a target. Raises: SourceError, RenderError."""
@@ -348,22 +400,19 @@ class Feed:
         store = source.store if source is not None else ""
         return await self._archive.recall(target.id, release, store, self.render_input(target, store, release.revision))
 
-    def _supply(self, target: Target, release: Release, rendered: Rendered, head: str) -> None:
+    def _supply(self, target: Target, fresh: Fresh) -> None:
         known = self.supplies.get(target.id)
         desired = known.desired if known else None
-        if desired is None or (desired.release, desired.revision, desired.digest) != (
-            release.number,
-            head,
-            rendered.digest,
-        ):
-            same = desired is not None and desired.digest == rendered.digest
+        wanted = (fresh.release.number, fresh.head, fresh.rendered.digest)
+        if desired is None or (desired.release, desired.revision, desired.digest) != wanted:
+            same = desired is not None and desired.digest == fresh.rendered.digest
             desired = Desired(
-                release=release.number,
-                revision=head,
-                digest=rendered.digest,
-                manifests=desired.manifests if desired is not None and same else rendered.manifests,
+                release=fresh.release.number,
+                revision=fresh.head,
+                digest=fresh.rendered.digest,
+                manifests=desired.manifests if desired is not None and same else fresh.rendered.manifests,
             )
-        self._put(Supply(target=target, brief=brief_of(target), desired=desired, head=head))
+        self._put(Supply(target=target, brief=brief_of(target), desired=desired, head=fresh.head))
 
     async def _withhold(self, targets: Sequence[Target], failure: FleetError, *, head: str) -> None:
         """Leave targets at what they have, and say why they do not get what is new."""
@@ -408,6 +457,7 @@ class Feed:
         """Failures of the machine, unlike those of the files, are tried again by themselves."""
         pauses = [e.retry.seconds if isinstance(e.retry, After) else RETRY_S for e in errors if _passes(e)]
         if pauses and self._runner is not None:
+            self._changed.add(app)
             self._runner.mark_later(app, jitter(self._clock, min(pauses)))
 
     async def _keep_commits(self, _key: str) -> None:
@@ -488,6 +538,7 @@ def _same(a: Supply, b: Supply) -> bool:
         a.desired is b.desired
         and a.head == b.head
         and a.hold == b.hold
+        and a.pending == b.pending
         and a.brief == b.brief
         and str(a.failure) == str(b.failure)
         and a.target.depends_on == b.target.depends_on

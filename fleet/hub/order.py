@@ -45,6 +45,10 @@ class Commons:
     pauses: Callable[[], Sequence[Pause]]
     drains: Callable[[], Sequence[Drain]] = tuple
     approvals: Approvals
+    on_progress: Callable[[TargetId], None] = lambda _target: None
+    """Told when a target was looked at."""
+    on_cluster: Callable[[str], None] = lambda _cluster: None
+    """Told when a cluster begins or ceases to answer."""
     checkups: CheckupStore
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from fleet.errors import FleetError, KubeError, ServerFailure, Throttled, Unreachable
+from fleet.errors import FleetError, KubeError, SealError, ServerFailure, Throttled, Unreachable
 from fleet.hub.feed import Supply
 from fleet.object import ObjectKey, TargetId
 from fleet.reconcile.live import LiveObject
@@ -61,9 +61,10 @@ def judge(progress: Progress, supply: Supply | None, paused: Why | None) -> Cond
             waiting=_held(progress)
             or progress.gate
             or _undelivered(supply)
+            or (supply.pending if supply else None)
             or summary.waiting
             or _report_only(progress),
-            degraded=summary.degraded,
+            degraded=_unopened(progress, supply) or summary.degraded,
             progressing=_retrying(progress)
             or summary.progressing
             or (Why(reason="Starting", message="the first look at the cluster is under way") if not report else None),
@@ -73,19 +74,32 @@ def judge(progress: Progress, supply: Supply | None, paused: Why | None) -> Cond
 
 def _failed(progress: Progress, supply: Supply | None) -> Why | None:
     failure = supply.failure if supply else None
-    if failure is not None and failure.reason not in WAITING:
-        kept = progress.admitted
-        suffix = f"; the clusters keep {supply.target.id.app}#{kept.release}" if kept and supply else ""
-        return Why(reason=failure.reason, message=f"{failure}{suffix}")
+    if failure is not None and failure.reason not in WAITING and not isinstance(failure, SealError):
+        return Why(reason=failure.reason, message=f"{failure}{_kept(progress, supply)}")
     error = progress.error
     if error is not None and not isinstance(error, PASSING):
         return Why(reason=error.reason, message=str(error))
     return None
 
 
+def _unopened(progress: Progress, supply: Supply | None) -> Why | None:
+    """A build whose sealed sources do not open here changes nothing: what runs goes on."""
+    failure = supply.failure if supply else None
+    if not isinstance(failure, SealError):
+        return None
+    return Why(reason=failure.reason, message=f"{failure}{_kept(progress, supply)}")
+
+
+def _kept(progress: Progress, supply: Supply | None) -> str:
+    kept = progress.admitted
+    return f"; the clusters keep {supply.target.id.app}#{kept.release}" if kept and supply else ""
+
+
 def _undelivered(supply: Supply | None) -> Why | None:
     failure = supply.failure if supply else None
-    return Why(reason=failure.reason, message=failure.message) if failure is not None else None
+    if failure is None or isinstance(failure, SealError):
+        return None
+    return Why(reason=failure.reason, message=failure.message)
 
 
 def _held(progress: Progress) -> Why | None:

@@ -45,7 +45,10 @@ class Runner(Generic[K]):
         self._marked.add(key)
         if key not in self._running:
             self._running.add(key)
-            spawn(self._group, f"{self._name}/{key}", self._work(key))
+            try:
+                spawn(self._group, f"{self._name}/{key}", self._work(key))
+            except RuntimeError:  # the group is ending, and what could come of the mark with it
+                self._running.discard(key)
 
     def mark_later(self, key: K, delay_s: float) -> None:
         """Run the key after a delay, unless it is marked earlier; of two delays the shorter counts."""

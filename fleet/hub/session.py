@@ -272,6 +272,7 @@ class Session:
         before = self.trouble
         self.trouble = error
         UP.labels(self.cluster.name).set(error is None)
+        self._commons.on_cluster(self.cluster.name)
         if (before is None) == (error is None) and (error is None or before is None or before.reason == error.reason):
             return
         self.since = self._commons.clock.now()

@@ -1,0 +1,505 @@
+"""Carries rollouts out: facts in, decisions stored with their cause, then acted upon; one at a time per app.
+
+A decision is stored before anything is done about it, and what is done follows from what is stored: a hub that was
+killed in between does the same again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from fleet.aio import as_fleet_error, spawn
+from fleet.clock import Clock
+from fleet.errors import TargetError
+from fleet.hub.event import EventLog
+from fleet.hub.progression import Admission
+from fleet.hub.queue import Runner
+from fleet.hub.sight import Sight
+from fleet.hub.supervisor import Supervisor
+from fleet.inventory.schema import App
+from fleet.inventory.value import Inventory
+from fleet.object import TargetId
+from fleet.reconcile.status import Why
+from fleet.rollout.compile import policy_of
+from fleet.rollout.decide import decide
+from fleet.rollout.decision import Ask, Decision, Preflight, Wake
+from fleet.rollout.evolve import Transition, add_sample, assigned, evolve
+from fleet.rollout.order import approval_digest, order_clusters
+from fleet.rollout.policy import Policy
+from fleet.rollout.state import WAITING, ClusterRun, ClusterState, Facts, Run, RunState, Sample, StageRun
+from fleet.rollout.verb import Verb, obey
+from fleet.store.event import Event
+from fleet.store.release import Release, TargetRow
+from fleet.store.rollout import RolloutRow, RolloutStore, TransitionRow
+
+log = structlog.get_logger()
+
+SOON_S = 0.02
+"""News of one app's targets within this time are one look at its rollout."""
+MOST_ROUNDS = 1000
+"""More decisions in a row than this are a bug."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """What a preflight found: empty `refused` = the release may go."""
+
+    refused: str = ""
+    unverified: tuple[str, ...] = ()
+
+
+class Outside(Protocol):
+    """What a rollout asks of others."""
+
+    async def ask(self, ask: Ask, run: Run) -> Sample:
+        """Ask a check once. Never raises but for bugs."""
+        ...
+
+    async def preflight(self, app: str, release: int, clusters: Sequence[str]) -> Tried:
+        """Try a release on clusters without doing it."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class _App:
+    """What is known of one app."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    document: App | None = None
+    newest: Release | None = None
+    digests: Mapping[TargetId, str] = field(default_factory=dict)
+    """Of the newest release, per target that nobody holds."""
+    failed: Mapping[TargetId, str] = field(default_factory=dict)
+    run: Run | None = None
+    """The newest run."""
+    busy: set[tuple[str, str, str]] = field(default_factory=set)
+    """Questions that are being asked: check, stage, cluster."""
+    policy: tuple[Inventory, Policy] | None = None
+
+
+class Rollouts:
+    """The rollouts of every app; the feed's `Progression`."""
+
+    def __init__(
+        self,
+        *,
+        store: RolloutStore,
+        events: EventLog,
+        clock: Clock,
+        supervisor: Callable[[], Supervisor],
+        stale_after_s: float,
+    ) -> None:
+        self.outside: Outside | None = None
+        """Whom to ask for checks and preflights; none are asked before it is set."""
+        self._store = store
+        self._events = events
+        self._clock = clock
+        self._supervisor = supervisor
+        self._sight = Sight(supervisor, stale_after_s)
+        self._apps: dict[str, _App] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._runner: Runner[str] | None = None
+
+    @property
+    def _rows(self) -> Mapping[TargetId, TargetRow]:
+        return self._supervisor().feed.rows
+
+    def _inventory(self) -> Inventory | None:
+        return self._supervisor().inventory
+
+    async def load(self) -> None:
+        """Read the newest run of every app."""
+        for row in await self._store.load_newest():
+            self._apps.setdefault(row.app, _App()).run = read_run(row)
+
+    async def run(self) -> None:
+        """Carry out whatever is decided, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group, self._runner = group, Runner("rollout", group, self._clock, self._step)
+            for name in self._apps:
+                self._runner.mark(name)
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._runner.close()
+                self._group = self._runner = None
+
+    def newest_run(self, app: str) -> Run | None:
+        """Return the newest run of an app."""
+        known = self._apps.get(app)
+        return known.run if known is not None else None
+
+    def newest_runs(self) -> Sequence[Run]:
+        """Return the newest run of every app that has one, by app."""
+        return [known.run for _, known in sorted(self._apps.items()) if known.run is not None]
+
+    def policy(self, app: str) -> Policy | None:
+        """Return the rules of an app's runs; None while it is not in the inventory."""
+        known = self._apps.setdefault(app, _App())
+        inventory = self._inventory()
+        if inventory is None or app not in inventory.apps:
+            return known.policy[1] if known.policy is not None else None
+        if known.policy is None or known.policy[0] is not inventory:
+            known.policy = (inventory, policy_of(inventory.apps[app], inventory))
+        return known.policy[1]
+
+    def facts(self, run: Run, policy: Policy) -> Facts:
+        """Return what a decision about a run looks at."""
+        known = self._apps[run.app]
+        members = self._members(run)
+        order = order_clusters(policy, members)
+        seen = {}
+        for name in run.clusters:
+            target = TargetId(name, run.app)
+            found = self._sight.see(target, run.clusters[name], assigned(run, name))
+            if found is not None:
+                seen[name] = found
+        return Facts(
+            run=run,
+            seen=seen,
+            order=order,
+            digests={s.environment: approval_digest(run, s, order.get(s.environment, ())) for s in policy.stages},
+            joining=dict(self._joining(run)),
+            newer=known.newest is not None and known.newest.number > run.release,
+            since_start_s=self._sight.since_start_s(run),
+            stage_for_s=self._sight.stage_for_s(run),
+        )
+
+    def note(self, target: TargetId) -> None:
+        """Take news of how a target is."""
+        known = self._apps.get(target.app)
+        run = known.run if known is not None else None
+        if run is not None and target.cluster in run.clusters:
+            self._sight.note(target, assigned(run, target.cluster))
+            if (run.active or run.state is RunState.SUCCEEDED) and self._runner is not None:
+                self._runner.mark_later(target.app, SOON_S)
+
+    def note_cluster(self, cluster: str) -> None:
+        """Take news of whether a cluster answers."""
+        for name in self._apps:
+            self.note(TargetId(cluster, name))
+
+    async def admit(
+        self, app: App, newest: Release, digests: Mapping[TargetId, str], failed: Mapping[TargetId, str]
+    ) -> Mapping[TargetId, Admission]:
+        """Take a release that was rendered, begin its run if it changes something, and say who gets what."""
+        known = self._apps.setdefault(app.name, _App())
+        async with known.lock:
+            known.document, known.newest, known.digests, known.failed = app, newest, digests, failed
+            await self._advance(app.name, known, inform=False)
+        if self._runner is not None:
+            self._runner.mark_later(app.name, SOON_S)
+        return self.admissions(app.name, list(digests))
+
+    def admissions(self, app: str, targets: Sequence[TargetId]) -> Mapping[TargetId, Admission]:
+        """Say what targets are to have."""
+        known = self._apps[app]
+        return {target: self._admission(known, target) for target in targets}
+
+    def _admission(self, known: _App, target: TargetId) -> Admission:
+        newest, run = known.newest, known.run
+        if newest is None:
+            raise ValueError(f"{target.app} was not delivered yet")
+        row = self._rows.get(target)
+        part = run.clusters.get(target.cluster) if run is not None else None
+        if self._is_report_only(known):
+            return Admission(release=newest.number)
+        if run is not None and part is not None and part.touched and (run.active or run.release == newest.number):
+            return self._explain(known, target, run.release)
+        if row is not None and row.render_digest == known.digests.get(target):
+            return Admission(release=newest.number)
+        if run is not None and part is not None and part.before and not part.touched:
+            return self._explain(known, target, part.before)
+        return self._explain(known, target, row.release if row is not None else self._baseline(target))
+
+    def _is_report_only(self, known: _App) -> bool:
+        return known.document is not None and known.document.spec.apply == "report"
+
+    def _explain(self, known: _App, target: TargetId, number: int) -> Admission:
+        """Say why a target has not got the newest release while a run goes on."""
+        run, newest = known.run, known.newest
+        if run is None or newest is None or number == newest.number or not run.active:
+            return Admission(release=number)
+        part = run.clusters.get(target.cluster)
+        stage = run.stage(part.environment) if part is not None else None
+        reasons = (
+            f"{run.app}#{run.release} is {run.state}",
+            f"{stage.environment} is {stage.state}" if stage is not None else "",
+            f"see fleet rollout show {run.app}",
+        )
+        return Admission(release=number, waits=Why(reason="RolloutPending", message="; ".join(filter(None, reasons))))
+
+    def _baseline(self, target: TargetId) -> int:
+        """Return the last good release of an environment, for a cluster that joins it; 0 = it has none."""
+        inventory = self._inventory()
+        known = inventory.targets if inventory is not None else {}
+        if target not in known:
+            return 0
+        environment, run = known[target].environment.name, self.newest_run(target.app)
+        mates = [
+            row.applied_release
+            for other, row in self._rows.items()
+            if other.app == target.app
+            and other in known
+            and known[other].environment.name == environment
+            and not (run is not None and run.active and _is_open(run.clusters.get(other.cluster)))
+        ]
+        return max(mates, default=0)
+
+    def _members(self, run: Run) -> Mapping[str, tuple[str, Mapping[str, str]]]:
+        """Return environment and labels of every cluster that takes part or could."""
+        inventory = self._inventory()
+        if inventory is None:
+            return {name: (c.environment, {}) for name, c in run.clusters.items()}
+        return {
+            t.id.cluster: (t.environment.name, t.cluster.labels)
+            for t in inventory.targets.values()
+            if t.id.app == run.app
+        }
+
+    def _joining(self, run: Run) -> Iterator[tuple[str, tuple[str, int]]]:
+        known, inventory, rows = self._apps[run.app], self._inventory(), self._rows
+        if inventory is None or known.newest is None or known.newest.number != run.release:
+            return
+        for target, digest in known.digests.items():
+            row = rows.get(target)
+            if target.cluster not in run.clusters and target in inventory.targets:
+                before = row.release if row is not None else self._baseline(target)
+                if row is None or row.render_digest != digest:
+                    yield target.cluster, (inventory.targets[target].environment.name, before)
+
+    async def obey(self, app: str, verb: Verb, *, actor: str, reason: str) -> Run:
+        """Do what a person says about the newest run of an app. Idempotent.
+
+        Raises: TargetError (`NoRollout`, and those of `fleet.rollout.verb.obey`); StoreError.
+        """
+        known = self._apps.get(app)
+        if known is None or known.run is None:
+            raise TargetError(f"app {app} has no rollout yet; fleet status {app} shows how it is", reason="NoRollout")
+        async with known.lock:
+            before = known.run
+            after, history = obey(before, verb, actor=actor, reason=reason, now=self._clock.now())
+            if after is not before:
+                await self._save(known, before, after, history)
+                self._sight.forget_stage_times(after)
+                self._tell(after, _changed_targets(before, after))
+            await self._advance(app, known, inform=True)
+        return known.run
+
+    async def _step(self, app: str) -> None:
+        known = self._apps[app]
+        async with known.lock:
+            await self._advance(app, known, inform=True)
+
+    async def _advance(self, app: str, known: _App, *, inform: bool) -> None:
+        """Decide until nothing is left to decide, store it all at once, then act. The app's lock is held."""
+        policy = self.policy(app)
+        if policy is None or self._inventory() is None:
+            return
+        await self._begin(app, known, policy)
+        if known.run is None:
+            return
+        before, history, rest = known.run, list[Transition](), list[Decision]()
+        after = before
+        for _ in range(MOST_ROUNDS):
+            decisions = decide(policy, self.facts(after, policy), self._clock.now())
+            moves = [d for d in decisions if not isinstance(d, Ask | Preflight | Wake)]
+            rest = [d for d in decisions if isinstance(d, Ask | Preflight | Wake)]
+            if not moves:
+                break
+            after, steps = evolve(after, moves, self._clock.now())
+            history += steps
+            self._sight.take(after, moves)
+        if after is not before:
+            await self._save(known, before, after, history)
+            if inform:
+                self._tell(after, _changed_targets(before, after))
+        self._act(app, known, after, rest)
+        if after.state is not before.state and not after.active:
+            await self._advance(app, known, inform=inform)  # a newer release may have waited for this
+
+    async def _begin(self, app: str, known: _App, policy: Policy) -> None:
+        """Begin the run of the newest release, unless the one before it is still going on."""
+        newest, run = known.newest, known.run
+        if newest is None or self._is_report_only(known) or (run is not None and run.release >= newest.number):
+            return
+        if run is not None and run.active:
+            return
+        rows = self._rows
+        changed = [t for t, digest in known.digests.items() if (r := rows.get(t)) is None or r.render_digest != digest]
+        if not changed:
+            return
+        now = self._clock.now()
+        fresh = Run(
+            id=0,
+            app=app,
+            release=newest.number,
+            revision=newest.revision,
+            created_at=now,
+            since=now,
+            stages=tuple(StageRun(environment=s.environment, since=now) for s in policy.stages),
+            clusters={t.cluster: c for t in changed if (c := self._part(t, run)) is not None},
+        )
+        id_ = await self._store.create(app, fresh.release, fresh.state, _encode(fresh))
+        known.run = msgspec.structs.replace(fresh, id=id_)
+        await self._save(known, None, known.run, ())
+        self._sight.begin(known.run)
+
+    def _part(self, target: TargetId, last: Run | None) -> ClusterRun | None:
+        """Say what a cluster would be sent back to: what it had, or what it had before a run that did not end well."""
+        inventory = self._inventory()
+        found = inventory.targets.get(target) if inventory is not None else None
+        if found is None:
+            return None
+        row = self._rows.get(target)
+        before = row.release if row is not None else self._baseline(target)
+        then = last.clusters.get(target.cluster) if last is not None else None
+        if then is not None and then.touched and then.state is not ClusterState.DONE and then.before:
+            before = then.before
+        return ClusterRun(
+            cluster=target.cluster, environment=found.environment.name, before=before, since=self._clock.now()
+        )
+
+    async def _save(self, known: _App, before: Run | None, after: Run, history: Sequence[Transition]) -> None:
+        was = before.clusters if before is not None else {}
+        clusters = {
+            name: msgspec.json.encode(cluster).decode()
+            for name, cluster in after.clusters.items()
+            if was.get(name) is not cluster
+        }
+        await self._store.save(after.id, after.state, _encode(after), clusters, map(_row, history))
+        known.run = after
+        for step in history:
+            self._note_event(after, step)
+
+    def _note_event(self, run: Run, step: Transition) -> None:
+        if step.cluster and step.after not in (ClusterState.FAILED, ClusterState.DEFERRED, ClusterState.ROLLED_BACK):
+            return
+        where = f" in {step.environment}" if step.environment and not step.cluster else ""
+        by = f" by {step.actor}" if step.actor else ""
+        message = f"{run.app}#{run.release}{where}: {step.after}{by}"
+        self._events.append(
+            Event(
+                at=step.at,
+                kind="rollout",
+                reason=step.reason or step.after,
+                message=f"{message}: {step.message}" if step.message else message,
+                cluster=step.cluster,
+                app=run.app,
+                revision=run.revision,
+            )
+        )
+
+    def _tell(self, run: Run, clusters: Iterable[str]) -> None:
+        """Have the feed give clusters what they are to have now."""
+        targets = [TargetId(name, run.app) for name in clusters]
+        if targets:
+            self._supervisor().feed.reassign(run.app, targets)
+
+    def _mark(self, app: str) -> None:
+        if self._runner is not None:
+            self._runner.mark_later(app, SOON_S)
+
+    def _act(self, app: str, known: _App, run: Run, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            if isinstance(decision, Wake):
+                if self._runner is not None:
+                    self._runner.mark_later(app, decision.in_s)
+            elif isinstance(decision, Ask):
+                name = (decision.check.name, decision.environment, decision.cluster)
+                self._start(known, name, self._ask(app, known, run, decision))
+            elif isinstance(decision, Preflight):
+                self._start(known, ("", "", ""), self._preflight(app, known, run))
+
+    def _start(self, known: _App, name: tuple[str, str, str], work: Awaitable[None]) -> None:
+        if self._group is None or self.outside is None or name in known.busy:
+            work.close()  # type: ignore[attr-defined]
+            return
+        known.busy.add(name)
+        spawn(self._group, f"rollout/{'/'.join(name)}", self._finish(known, name, work))
+
+    async def _finish(self, known: _App, name: tuple[str, str, str], work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - a bug in one question must not end the others
+            as_fleet_error(error, f"rollout/{'/'.join(name)}")
+        finally:
+            known.busy.discard(name)
+            if known.run is not None:
+                self._mark(known.run.app)
+
+    async def _ask(self, app: str, known: _App, run: Run, ask: Ask) -> None:
+        if self.outside is None:
+            return
+        sample = await self.outside.ask(ask, run)
+        async with known.lock:
+            if known.run is None or known.run.id != run.id:
+                return
+            after = add_sample(known.run, ask.environment, ask.cluster, sample)
+            await self._save(known, known.run, after, ())
+
+    async def _preflight(self, app: str, known: _App, run: Run) -> None:
+        if self.outside is None:
+            return
+        refused = "; ".join(f"{target.cluster}: {why}" for target, why in sorted(known.failed.items()))
+        tried = (
+            Tried(refused=refused) if refused else await self.outside.preflight(app, run.release, list(run.clusters))
+        )
+        async with known.lock:
+            if known.run is None or known.run.id != run.id or known.run.state is not RunState.PLANNED:
+                return
+            verdict = "failed" if tried.refused else "passed"
+            unverified = f"not tried: {', '.join(tried.unverified)}" if tried.unverified else ""
+            after = msgspec.structs.replace(known.run, preflight=verdict, message=tried.refused or unverified)
+            step = Transition(
+                at=self._clock.now(),
+                before=run.state,
+                after=run.state,
+                reason=f"Preflight{verdict.capitalize()}",
+                message=after.message,
+            )
+            await self._save(known, known.run, after, [step])
+
+
+def read_run(row: RolloutRow) -> Run:
+    """Read a run from the store."""
+    run = msgspec.json.decode(row.document, type=Run)
+    clusters = {name: msgspec.json.decode(text, type=ClusterRun) for name, text in row.clusters.items()}
+    return msgspec.structs.replace(run, id=row.id, clusters=clusters)
+
+
+def _encode(run: Run) -> str:
+    return msgspec.json.encode(msgspec.structs.replace(run, clusters={})).decode()
+
+
+def _row(step: Transition) -> TransitionRow:
+    return TransitionRow(
+        at=step.at,
+        environment=step.environment,
+        cluster=step.cluster,
+        before=step.before,
+        after=step.after,
+        reason=step.reason,
+        message=step.message,
+        actor=step.actor,
+    )
+
+
+def _is_open(part: ClusterRun | None) -> bool:
+    return part is not None and part.state is not ClusterState.DONE and part.state not in WAITING
+
+
+def _changed_targets(before: Run, after: Run) -> Sequence[str]:
+    """Name the clusters whose release, or whose reason not to have the newest one, changed."""
+    stages = {s.environment for s in after.stages if before.stage(s.environment) is not s}
+    moved = before.state is not after.state
+    return [
+        name
+        for name, part in after.clusters.items()
+        if assigned(before, name) != assigned(after, name)
+        or (not part.touched and (moved or part.environment in stages))
+    ]
