@@ -13,7 +13,7 @@ from cronsim import CronSim
 
 from fleet.rollout.policy import Window
 
-_MOST_STEPS = 100
+_MOST_STEPS = 20
 """Overlapping spans that are followed in one look. What comes behind is found by looking again then."""
 
 _REPEATED = timedelta(hours=3)

@@ -48,6 +48,7 @@ TABLE: list[tuple[str, list[Window], list[Window], str, bool, str | None, str]] 
     ("a repeated time fires first", [window("30 2 * * *", 1)], [], "2026-10-25T00:30Z", True, "2026-10-25T01:30Z", ""),
     ("and only once", [window("30 2 * * *", 0.5)], [], "2026-10-25T01:30Z", False, "2026-10-26T01:30Z", "the next window opens at 2026-10-26 02:30 Europe/Berlin"),
     ("open into the repeated hour", [window("50 2 * * *", 1)], [], "2026-10-25T01:45Z", True, "2026-10-25T01:50Z", ""),
+    ("the repeated hour does not open again", [window("50 2 * * *", 0.25)], [], "2026-10-25T01:45Z", False, "2026-10-26T01:50Z", "the next window opens at 2026-10-26 02:50 Europe/Berlin"),
     ("eight hours over a change are eight hours", [window("0 0 * * *", 8)], [], "2026-03-29T06:30Z", True, "2026-03-29T07:00Z", ""),
 ]  # fmt: skip
 
