@@ -192,15 +192,12 @@ class _Lines:
     def next(self) -> bytes:
         """Return a line with its end."""
         line, newline, self._held = self._held.partition(b"\n")
-        if not newline:
-            line += self._source.readline(self._left)
-            if not line.endswith(b"\n"):
-                raise SealError("the age file ends, or is no text, in its header")
-        else:
-            line += newline
+        line += newline or self._source.readline(self._left)
         self._left -= len(line)
         if self._left <= 0:
             raise SealError(f"the header of the age file is longer than {HEADER_BYTES} bytes")
+        if not line.endswith(b"\n"):
+            raise SealError("the age file ends, or is no text, in its header")
         return line
 
 
