@@ -115,6 +115,16 @@ def test_private_networks_are_allowed(address: object) -> None:
     assert not is_forbidden_host(str(address))
 
 
+CRON_FIELD = st.one_of(st.sampled_from(["*", "*/2", "31", "2", "MON-FRI", "L"]), st.text("012359*/-,L#WMON", min_size=1, max_size=4))  # fmt: skip
+
+
+@given(st.lists(CRON_FIELD, min_size=5, max_size=5).map(" ".join))
+def test_a_cron_line_is_right_or_refused_at_its_place(cron: str) -> None:
+    """Whatever stands there, the parser ends with a message, never with an error of its own."""
+    for fault in file_faults(within(f"windows: [{{cron: '{cron}', duration: 1h}}]")):
+        assert fault.startswith("6:22: spec.rollout.windows[0].cron: the ")
+
+
 def test_a_forbidden_address_may_be_allowed() -> None:
     """`allowPrivate` says that it is meant, wherever it is written."""
     for inner in ("url: 'http://169.254.1.1/', allowPrivate: true", "allowPrivate: true, url: 'http://169.254.1.1/'"):
