@@ -5,7 +5,7 @@ whole, the others as metadata.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -37,7 +37,8 @@ class KindWatches:
 
     `wanted` says which kinds matter now; `on_synced` is told when all objects of a kind have been shown, `on_trouble`
     about failures (None: the server answers again), `on_doubt` when it may be another cluster or hub that makes our
-    objects vanish, `on_arrival` when a namespace that somebody waits for appears.
+    objects vanish, `on_arrival` when a namespace that somebody waits for appears, `on_definition` when the definition of
+    a kind that is served has changed.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class KindWatches:
         awaited: Callable[[], Iterable[ObjectKey]],
         on_synced: Callable[[GroupKind], None],
         on_arrival: Callable[[ObjectKey], None],
-        on_definition: Callable[[str], None],
+        on_definition: Callable[[GroupKind], None],
         on_trouble: Callable[[FleetError | None], None],
         on_doubt: Callable[[], None],
     ) -> None:
@@ -70,9 +71,12 @@ class KindWatches:
         self._on_definition = on_definition
         self._on_trouble = on_trouble
         self._on_doubt = on_doubt
+        discovery.is_missing = self._is_missing
         self._pulse = Pulse()
         self._running: set[GroupKind] = set()
         self._generations: dict[str, int] = {}
+        self._named: dict[str, GroupKind] = {}
+        self._named_at = 0
         self.refused: dict[GroupKind, FleetError] = {}
         """Kinds that cannot be watched, and why."""
 
@@ -107,6 +111,17 @@ class KindWatches:
         if self._watchable(CRD) is not None:
             plan["definitions"] = (self._watchable(CRD), self._of_definitions())
         return plan
+
+    def _is_missing(self) -> bool:
+        return not self._generations.keys() <= self._defined().keys()
+
+    def _defined(self) -> Mapping[str, GroupKind]:
+        """Return what is served, by the name that its definition has or would have."""
+        if self._named_at != self._discovery.generation:
+            served = ((kind, self._discovery.resource(kind)) for kind in self._discovery.kinds())
+            self._named = {f"{resource.plural}.{kind.group}": kind for kind, resource in served if resource is not None}
+            self._named_at = self._discovery.generation
+        return self._named
 
     def _watchable(self, kind: GroupKind) -> Resource | None:
         resource = self._discovery.resource(kind)
@@ -153,10 +168,12 @@ class KindWatches:
                 case Seen(observed):
                     before = self._generations.get(observed.key.name)
                     self._generations[observed.key.name] = observed.generation
-                    if before != observed.generation:
+                    # its status says when the server took it up, and that is no new generation
+                    if before != observed.generation or observed.key.name not in self._defined():
                         self._discovery.invalidate()
-                    if before is not None and before != observed.generation:
-                        self._on_definition(observed.key.name)
+                    kind = self._defined().get(observed.key.name)
+                    if kind is not None and before is not None and before != observed.generation:
+                        self._on_definition(kind)
                 case Left(observed):
                     self._generations.pop(observed.key.name, None)
                     self._discovery.invalidate()

@@ -27,14 +27,16 @@ from fleet.kube.api import KubeApi
 from fleet.kube.client import Client
 from fleet.kube.discovery import Discovery, run_discovery
 from fleet.kube.gate import Priority
-from fleet.object import GroupKind, ObjectKey, TargetId, short
+from fleet.object import GroupKind, Manifest, ObjectKey, TargetId, short
 from fleet.reconcile.carry import CRD, definition_of
 from fleet.reconcile.drift import matching
 from fleet.reconcile.live import Live, LiveObject
 from fleet.reconcile.plan import FOUND, Plan, not_allowed
+from fleet.reconcile.port import Policy
+from fleet.reconcile.preflight import Trial, coming_with
 from fleet.reconcile.recover import find_marked
 from fleet.reconcile.status import Condition, State
-from fleet.reconcile.target import Report, Surroundings, Target
+from fleet.reconcile.target import Desired, Order, Report, Surroundings, Target
 from fleet.store.event import Event
 from fleet.store.ledger import Entry, Lease
 
@@ -207,6 +209,21 @@ class Link:
         """Plan what a run would do, without writing. Raises: KubeError."""
         order = self._orders.order(target)
         return await self._target(target).plan_only(order) if order is not None else None
+
+    async def preflight(self, target: TargetId, policy: Policy, desired: Desired) -> Sequence[Trial]:
+        """Try a release, without writing. Raises: KubeError when the cluster as a whole fails."""
+        others = [
+            m
+            for other, supply in self._commons.feed.supplies.items()
+            if other.cluster == self.cluster and other != target and supply.desired is not None
+            for m in supply.desired.manifests
+        ]
+        order = Order(policy=policy, desired=desired)
+        return await Target(target, self._around).preflight(order, coming_with(others))
+
+    async def open(self, m: Manifest) -> Manifest:
+        """Open a sealed manifest, to compare what it opens to. Raises: SealError."""
+        return await self._commons.unsealer.open(m, self.cluster)
 
     def drift_managers(self, target: TargetId) -> tuple[str, ...]:
         """Return the managers whose additions to a target's objects are undone."""
@@ -381,18 +398,14 @@ class Link:
     def _is_served(self, key: ObjectKey) -> bool:
         return any(definition_of(kind) == key for kind in self.discovery.kinds())
 
-    def _on_definition(self, name: str) -> None:
+    def _on_definition(self, kind: GroupKind) -> None:
         """A definition changed: its objects are applied once more, since old values may mean less or more now."""
-        plural, _, group = name.partition(".")
-        for kind in self.discovery.kinds():
-            resource = self.discovery.resource(kind)
-            if kind.group == group and resource is not None and resource.plural == plural:
-                self.live.schema_changed_at = asyncio.get_running_loop().time()
-                for target, rows in self._around.ledgers.items():
-                    if any(key.group_kind == kind for key in rows):
-                        self._target(target).schema_changed.add(kind)
-                        if self._runner is not None:
-                            self._runner.mark_later(target, SCHEMA_SETTLE_S)
+        self.live.schema_changed_at = asyncio.get_running_loop().time()
+        for target, rows in self._around.ledgers.items():
+            if any(key.group_kind == kind for key in rows):
+                self._target(target).schema_changed.add(kind)
+                if self._runner is not None:
+                    self._runner.mark_later(target, SCHEMA_SETTLE_S)
 
     def _on_change(self, key: ObjectKey, before: LiveObject | None, after: LiveObject | None) -> None:
         self.pods.note(key, after)
@@ -436,6 +449,7 @@ class Link:
         progress.condition = condition
         if progress.summary.done:
             self._wake_dependents(target)
+        self._commons.on_progress(target)
 
     def _note_state(self, progress: Progress, condition: Condition) -> None:
         bad = (State.FAILED, State.DEGRADED, State.DRIFTED)

@@ -166,6 +166,8 @@ class Discovery:
         self._exact: dict[Gvk, Resource] = {}
         self.on_change: Callable[[], None] = lambda: None
         """Called when what is served has changed."""
+        self.is_missing: Callable[[], bool] = lambda: False
+        """Whether a kind is known to be defined and not served yet."""
         self.generation = 0
         """Grows whenever what is served has changed."""
         self.partial: frozenset[str] = frozenset()
@@ -349,15 +351,25 @@ def _decode(body: bytes, kind: type[T]) -> T:
 async def run_discovery(discovery: Discovery, client: Client) -> None:
     """Keep `discovery` fresh: every ten minutes, and at once when it is invalidated.
 
-    A server needs a moment to serve what a CRD just declared, so after an invalidation that showed nothing new it is
-    asked again a few times, each later. Survives failures. Returns only when cancelled.
+    A server needs a moment to serve what a CRD just declared, and serves what two of them declared at two moments: after
+    an invalidation it is asked several times whatever it says, and ever later while a kind is still missing. Survives
+    failures. Returns only when cancelled.
     """
+    asked = len(SETTLE_S)
     while True:
-        invalid = await discovery.wait_invalid(jitter(client.clock, CHECK_EVERY_S))
-        before = discovery.generation
-        for pause_s in SETTLE_S if invalid else SETTLE_S[:1]:
-            with contextlib.suppress(KubeError):
-                await discovery.refresh()
-            if discovery.generation != before:
-                break
-            await asyncio.sleep(jitter(client.clock, pause_s))
+        settled = asked >= len(SETTLE_S) and not discovery.is_missing()
+        pause_s = CHECK_EVERY_S if settled else _pause_s(asked)
+        asked = 0 if await discovery.wait_invalid(jitter(client.clock, pause_s)) else asked + 1
+        with contextlib.suppress(KubeError):
+            await discovery.refresh()
+
+
+def _pause_s(asked: int) -> float:
+    """Return how long to wait for what a server does not serve yet, after having asked so often. Pure.
+
+    >>> [_pause_s(asked) for asked in (0, 4, 5, 6, 40)]
+    [0.2, 4.0, 8.0, 16.0, 600.0]
+    """
+    if asked < len(SETTLE_S):
+        return SETTLE_S[asked]
+    return min(SETTLE_S[-1] * 2.0 ** min(asked - len(SETTLE_S) + 1, 10), CHECK_EVERY_S)

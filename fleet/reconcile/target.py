@@ -139,6 +139,8 @@ class Target:
         self.part_of = set_id(target)
         self.results: dict[ObjectKey, Result] = {}
         self.schema_changed: set[GroupKind] = set()
+        """Kinds to apply once more. It may grow while a run writes: what was not in its plan stays for the next one."""
+        self._planned_schemas: frozenset[GroupKind] = frozenset()
         self.finished: set[ObjectKey] = set()
         self.audited: dict[ObjectKey, Finding] = {}
         """What the last daily audit found and no write has mended yet."""
@@ -232,6 +234,7 @@ class Target:
         found: Found = await look_up(self._around.api(self.id), [key for key in keys if key not in skipped])
         self._found = {**known, **found.objects}
         plan = plan_target(self._view(order))
+        self._planned_schemas = frozenset(self.schema_changed)
         for change in plan.changes:
             if (error := found.refused.get(change.key)) is not None:
                 self._note_failure(Result(change=change, error=error), notes)
@@ -376,7 +379,8 @@ class Target:
         finally:
             await self._record(site.policy, results, notes)
         unfinished = {r.key.group_kind for r in results if r.error is not None}
-        self.schema_changed &= unfinished | {c.key.group_kind for c in plan.changes if self._patience.holds(c)}
+        held = {change.key.group_kind for change in plan.changes if self._patience.holds(change)}
+        self.schema_changed -= self._planned_schemas - unfinished - held
         return results
 
     def _claim(self, key: ObjectKey) -> bool:

@@ -7,12 +7,11 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fleet.aio import Pulse, spawn
-from fleet.annotation import HUB
+from fleet.hub.kinds import KindWatches
+from fleet.hub.link import SCHEMA_SETTLE_S
 from fleet.kube.discovery import run_discovery
 from fleet.kube.gate import Priority
-from fleet.kube.watch import Left, Restarted, Scope, Seen, Synced, WatchEvent, run_watch
 from fleet.object import GroupKind, Manifest, ObjectKey, Revision, TargetId
-from fleet.reconcile.health import has_status
 from fleet.reconcile.live import Live
 from fleet.reconcile.port import NoUnsealer, Policy
 from fleet.reconcile.summary import Summary, summarise_report
@@ -36,10 +35,9 @@ class Keeper:
         self.notes: list[Note] = []
         self.written = 0
         self.report: Report | None = None
-        self.live = Live(lambda _key, _before, _after: self._pulse.set())
+        self.live = Live(self._on_change)
         self._pulse = Pulse()
         self._told = Pulse()
-        self._watched: set[GroupKind] = set()
         self._releases = 0
         self._order = Order(policy=Policy(), desired=None)
         app = TargetId("one", f"app-{namespace}")
@@ -60,6 +58,7 @@ class Keeper:
                 digest_key=b"key",
             ),
         )
+        self.kinds = self._watch()
 
     def want(self, *bodies: Body, policy: Policy | None = None, removed: bool = False) -> None:
         """Desire these objects from now on."""
@@ -101,10 +100,11 @@ class Keeper:
         """Watch and reconcile until cancelled."""
         async with asyncio.TaskGroup() as group:
             spawn(group, "discovery", run_discovery(self.connection.discovery, self.connection.client))
-            self.connection.discovery.on_change = self._pulse.set
+            spawn(group, "kinds", self.kinds.run())
+            self.connection.discovery.on_change = self._on_discovery
             wake_in_s: float | None = None
             while True:
-                self._watch(group)
+                self.kinds.adjust()
                 await self._pulse.wait(wake_in_s)
                 order = self._order
                 report = await self.target.run_once(order)
@@ -114,33 +114,47 @@ class Keeper:
                 self.report, wake_in_s = report, report.wake_in_s
                 self._told.set()
 
-    def _watch(self, group: asyncio.TaskGroup) -> None:
-        manifests_ = self._order.desired.manifests if self._order.desired else ()
-        for kind in sorted({m.key.group_kind for m in manifests_} | {k.group_kind for k in self.target.entries}):
-            resource = self.connection.discovery.resource(kind)
-            if resource is not None and kind not in self._watched:
-                self._watched.add(kind)
-                scope = Scope(label_selector=f"{HUB}={self.hub_id}", whole=has_status(kind))
-                client = self.connection.client
-                spawn(group, f"{kind}", run_watch(client, resource, scope, self._sink(kind), clock=client.clock))
+    def _watch(self) -> KindWatches:
+        """Make the hub's own watches, which wake this target as they wake the targets of a session."""
+        return KindWatches(
+            cluster="one",
+            client=self.connection.client,
+            discovery=self.connection.discovery,
+            live=self.live,
+            hub_id=self.hub_id,
+            clock=self.connection.client.clock,
+            wanted=self._wanted_kinds,
+            awaited=lambda: self.report.waits_for if self.report is not None else (),
+            on_synced=lambda _kind: self._pulse.set(),
+            on_arrival=lambda _key: self._retry(),
+            on_definition=self._on_definition,
+            on_trouble=lambda _error: None,
+            on_doubt=lambda: None,
+        )
 
-    def _sink(self, kind: GroupKind) -> Callable[[WatchEvent], None]:
-        def sink(event: WatchEvent) -> None:
-            match event:
-                case Seen(observed):
-                    self.live.see(observed, self.hub_id, self.connection.client.clock.now())
-                case Left(observed):
-                    self.live.drop(observed.key, observed.rv)
-                case Restarted():
-                    self.live.restart(kind)
-                case Synced():
-                    self.live.sync(kind)
-                    self._pulse.set()
-                case _:
-                    pass
-            self._told.set()
+    def _wanted_kinds(self) -> set[GroupKind]:
+        desired = self._order.desired.manifests if self._order.desired else ()
+        return {m.key.group_kind for m in desired} | {key.group_kind for key in self.target.entries}
 
-        return sink
+    def _on_change(self, _key: ObjectKey, _before: object, _after: object) -> None:
+        self._pulse.set()
+        self._told.set()
+
+    def _retry(self) -> None:
+        self.target.retry_now()
+        self._pulse.set()
+
+    def _on_discovery(self) -> None:
+        self.kinds.adjust()
+        if self.report is not None and self.report.waits_for:
+            self._retry()
+
+    def _on_definition(self, kind: GroupKind) -> None:
+        loop = asyncio.get_running_loop()
+        self.live.schema_changed_at = loop.time()
+        if any(key.group_kind == kind for key in self.target.entries):
+            self.target.schema_changed.add(kind)
+            loop.call_later(SCHEMA_SETTLE_S, self._pulse.set)
 
 
 @asynccontextmanager

@@ -3,17 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from fleet.errors import NotFound
 from fleet.kube.gate import Priority
-from fleet.object import GroupKind
 from fleet.sim.real import ControlPlane
 from tests.cluster.keeper import Keeper, definition, keeping, key, settings
-from tests.cluster.site import until
 
 COMMITS = 50
 
@@ -73,9 +69,9 @@ async def test_an_atomic_list_becomes_a_set(plane: ControlPlane, namespace: str,
         keeper.want(crd, widget(group, namespace, tags=["a", "b"]))
         await keeper.done()
         fields(crd)["tags"]["x-kubernetes-list-type"] = "set"
-        keeper.target.schema_changed.add(GroupKind(group, "Widget"))  # a session does so at the definition's event
+        before = keeper.written
         keeper.want(crd, widget(group, namespace, tags=["a", "b"]))
-        await keeper.done()
+        await keeper.until(lambda report: report.complete and keeper.written == before + 2)  # and once more, the Widget
         theirs = json.dumps(widget(group, namespace, tags=["c"]))
         await plane.kubectl("apply", "--server-side", "--field-manager=operator", "-f", "-", stdin=theirs)
         keeper.want(crd, widget(group, namespace, tags=["a"]))
@@ -136,7 +132,6 @@ async def test_a_version_that_is_gone(plane: ControlPlane, namespace: str, group
         keeper.want(widget(group, namespace, "v1beta1", size=1), settings(namespace, k="1"))
         await keeper.done()
         await serve(plane, crd, "v1")
-        await keeper.connection.discovery.refresh()
         keeper.want(widget(group, namespace, "v1beta1", size=2))
         report = await keeper.until(lambda report: report.failures)
         assert [error.reason for error in report.failures.values()] == ["VersionNotServed"]
@@ -174,24 +169,16 @@ async def test_a_kind_that_is_gone(plane: ControlPlane, namespace: str, group: s
     async with keeping(plane, namespace) as keeper:
         keeper.want(crd, widget(group, namespace, size=1))
         await keeper.done()
+        which = key("Widget", namespace, "w", group)
+        uid = keeper.target.entries[which].uid
         await plane.kubectl("delete", "crd", name)
-
-        async def back() -> bool:
-            with suppress(NotFound):
-                return bool(await read(keeper, group, spec) == {"size": 1})
-            return False
-
-        await until(back, timeout_s=90)
-        await keeper.done()
+        await keeper.until(lambda report: report.complete and keeper.target.entries[which].uid != uid)
+        assert await read(keeper, group, spec) == {"size": 1}
     await plane.kubectl("delete", "crd", name)
     async with keeping(plane, namespace) as keeper:
         keeper.want(widget(group, namespace, size=2), settings(namespace, k="2"))
         report = await keeper.until(lambda report: report.waits_for)
         assert "MissingKind" in {change.reason for change in report.changes}
         await plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(crd))
-        await plane.kubectl("wait", "--for=condition=Established", f"crd/{name}")
-        await keeper.connection.discovery.refresh()
-        keeper.target.retry_now()
-        keeper.want(widget(group, namespace, size=2), settings(namespace, k="2"))
         await keeper.done()
         assert await read(keeper, group, spec) == {"size": 2}

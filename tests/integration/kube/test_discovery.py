@@ -79,6 +79,50 @@ async def test_idle_discovery_is_cheap(cluster: SimCluster, connection: Connecti
     assert 2 * 110 <= len(cluster.requests) <= 2 * 190
 
 
+async def test_a_kind_that_comes_late_is_not_lost_behind_another(network: MemoryNetwork, serve: Serve) -> None:
+    """Two definitions at once, one served five seconds after the other: both are found, by one invalidation."""
+    served = [group("early.example", "Early")]
+
+    async def handle(request: web.BaseRequest) -> web.Response:
+        return aggregated(group("", "ConfigMap")) if request.path == "/api" else aggregated(*served)
+
+    serve(handle)
+    async with open_client(network) as client, asyncio.TaskGroup() as tasks:
+        discovery = Discovery(client)
+        running = spawn(tasks, "discovery", run_discovery(discovery, client))
+        discovery.invalidate()
+        await asyncio.sleep(5)
+        served.append(group("example.com", "Widget"))
+        await asyncio.sleep(10)
+        assert set(discovery.kinds()) == {CONFIG_MAP, GroupKind("early.example", "Early"), WIDGET}
+        running.cancel()
+
+
+async def test_a_kind_that_is_missed_is_asked_for_less_and_less(network: MemoryNetwork, serve: Serve) -> None:
+    """While a definition's kind is not served the server is asked again, ever later, at last as seldom as always."""
+    asked = 0
+
+    async def handle(request: web.BaseRequest) -> web.Response:
+        nonlocal asked
+        asked += request.path == "/apis"
+        return aggregated(group("", "ConfigMap"))
+
+    serve(handle)
+    async with open_client(network) as client, asyncio.TaskGroup() as tasks:
+        discovery = Discovery(client)
+        discovery.is_missing = lambda: True
+        running = spawn(tasks, "discovery", run_discovery(discovery, client))
+        discovery.invalidate()
+        await asyncio.sleep(60)
+        assert asked > 6
+        await asyncio.sleep(3600)
+        before, asked = asked, 0
+        assert before < 30
+        await asyncio.sleep(3600)
+        assert asked < 12
+        running.cancel()
+
+
 @pytest.mark.parametrize("code", [401, 403, 410, 500, 503])
 async def test_a_refused_refresh_keeps_what_was_known(cluster: SimCluster, connection: Connection, code: int) -> None:
     """An error is the caller's; kinds never disappear because nobody could be asked."""
