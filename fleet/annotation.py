@@ -37,6 +37,9 @@ KEEP_OPTIONS = frozenset({"Prune=false", "Prune=confirm", "Delete=false", "Delet
 RESOURCE_POLICY = "helm.sh/resource-policy"
 HOOKS = ("argocd.argoproj.io/hook", "helm.sh/hook")
 
+HEEDED = frozenset({*RECONCILE, *PRUNE, *SSA, *FORCE, ADOPT, WAVE, SYNC_OPTIONS, RESOURCE_POLICY, MANAGED, PATCH})
+"""Annotations of a sealed document that its Secret gets, too: several count on the object in the cluster."""
+
 OPT_OUT_PREFIXES = ("fleet/", "kustomize.toolkit.fluxcd.io/")
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
 

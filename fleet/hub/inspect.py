@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 
 from fleet.annotation import HUB, PART_OF, RECONCILE
-from fleet.errors import KubeError, NotFound, SourceError, TargetError
+from fleet.errors import KubeError, NotFound, SealError, SourceError, TargetError
 from fleet.hub.board import Board
 from fleet.hub.link import Link
+from fleet.hub.mask import Hidden, hidden_of, mask_body
 from fleet.hub.supervisor import Supervisor
 from fleet.hub.view import FieldRow, PlannedRow, RenderedRow, Rendering, WhereRow
 from fleet.inventory.value import Target
@@ -19,12 +20,11 @@ from fleet.kube.wire import Observed
 from fleet.log import MASK
 from fleet.object import Manifest, ObjectKey, TargetId, encode_canonical, short
 from fleet.reconcile.applyset import set_id
-from fleet.reconcile.plan import Action, Change
+from fleet.reconcile.plan import SEALED, Action, Change
 from fleet.render.renderer import Renderer
 
 MOST_VALUE = 200
 SERVER_SET = frozenset({"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink"})
-SECRET = ("", "Secret")
 
 
 class Inspector:
@@ -52,9 +52,12 @@ class Inspector:
     async def _planned(self, link: Link, target: TargetId, change: Change) -> PlannedRow:
         fields: tuple[FieldRow, ...] = ()
         message = change.message
-        if change.manifest is not None and change.action is not Action.UNCHANGED:
+        if change.manifest is not None and change.action is not Action.UNCHANGED and change.reason not in SEALED:
             try:
-                fields = tuple(await self._fields(link, target, change.key, self._written(target, change)))
+                written = self._written(target, change, await link.open(change.manifest))
+                fields = tuple(await self._fields(link, target, change.key, written))
+            except SealError as error:
+                message = f"{message}; {error}".lstrip("; ")
             except KubeError as error:
                 message = f"{message}; the API server would refuse it: {error.message}".lstrip("; ")
         return PlannedRow(
@@ -69,10 +72,8 @@ class Inspector:
             fields=fields,
         )
 
-    def _written(self, target: TargetId, change: Change) -> Manifest:
+    def _written(self, target: TargetId, change: Change, manifest: Manifest) -> Manifest:
         """Return what an apply would send, without what alone would make an object that is as in Git seem to differ."""
-        assert change.manifest is not None
-        manifest = change.manifest
         if change.reason == "OptedOut":  # the word in Git that ends writing is itself never written
             manifest = _drop_annotations(manifest, RECONCILE)
         unmarked = change.action is Action.ADOPT or (change.action is Action.SKIP and change.entry is None)
@@ -88,10 +89,10 @@ class Inspector:
         try:
             applied = await api.apply(manifest, priority=Priority.USER, dry_run=True, force=True, whole=True)
         except NotFound:  # the namespace or kind comes with the same release
-            return list(_compare(_decode(manifest.body), {}, _is_secret(key, manifest), {}))
+            return list(_compare(_decode(manifest.body), {}, hidden_of(manifest), {}))
         wanted = _decode(applied.observed.body or b"{}")
         found = _decode(live.body) if live is not None and live.body else {}
-        rows = list(_compare(wanted, found, _is_secret(key, manifest), managers_of(live.managed) if live else {}))
+        rows = list(_compare(wanted, found, hidden_of(manifest), managers_of(live.managed) if live else {}))
         told = {row.path for row in rows}
         added = [row for row in _additions(live, link, target) if row.path not in told]
         return sorted([*rows, *added], key=lambda row: row.path)
@@ -175,10 +176,6 @@ def _drop_annotations(manifest: Manifest, names: Sequence[str]) -> Manifest:
     return replace(manifest, body=encode_canonical(body))
 
 
-def _is_secret(key: ObjectKey, manifest: Manifest) -> bool:
-    return manifest.sensitive or key[:2] == SECRET
-
-
 def _decode(body: bytes) -> dict[str, Any]:
     """Decode an object without what the server alone writes."""
     decoded: dict[str, Any] = msgspec.json.decode(body)
@@ -188,25 +185,26 @@ def _decode(body: bytes) -> dict[str, Any]:
     return decoded
 
 
-def _compare(wanted: Any, found: Any, secret: bool, managers: Mapping[str, str], path: str = "") -> Iterator[FieldRow]:
+def _compare(
+    wanted: Any, found: Any, hidden: Hidden, managers: Mapping[str, str], path: str = ""
+) -> Iterator[FieldRow]:
     """Yield what differs, leaf by leaf; items of a list that have names are compared by name."""
     if wanted == found:
         return
     if isinstance(wanted, dict) and isinstance(found, dict):
         for name in sorted(wanted.keys() | found.keys()):
-            yield from _compare(wanted.get(name), found.get(name), secret, managers, f"{path}.{name}")
+            yield from _compare(wanted.get(name), found.get(name), hidden, managers, f"{path}.{name}")
     elif (ours := _by_name(wanted)) is not None and (theirs := _by_name(found)) is not None:
         for name in dict.fromkeys([*ours, *theirs]):
-            yield from _compare(ours.get(name), theirs.get(name), secret, managers, f'{path}[name="{name}"]')
+            yield from _compare(ours.get(name), theirs.get(name), hidden, managers, f'{path}[name="{name}"]')
     elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
         for index, (a, b) in enumerate(zip(wanted, found, strict=True)):
-            yield from _compare(a, b, secret, managers, f"{path}[{index}]")
+            yield from _compare(a, b, hidden, managers, f"{path}[{index}]")
     else:
-        hidden = secret and path.startswith((".data", ".stringData"))
         yield FieldRow(
             path=path or ".",
-            desired=_show(wanted, hidden),
-            live=_show(found, hidden),
+            desired=_show(wanted, hidden(path)),
+            live=_show(found, hidden(path)),
             manager=_manager(path, managers),
         )
 
@@ -234,9 +232,5 @@ def _manager(path: str, managers: Mapping[str, str]) -> str:
 
 
 def _rendered(manifest: Manifest) -> RenderedRow:
-    body = msgspec.json.decode(manifest.body)
-    if _is_secret(manifest.key, manifest):
-        for part in ("data", "stringData"):
-            if isinstance(body.get(part), dict):
-                body[part] = dict.fromkeys(body[part], MASK)
+    body = mask_body(manifest, msgspec.json.decode(manifest.body))
     return RenderedRow(manifest=msgspec.json.encode(body).decode(), file=str(manifest.origin))

@@ -128,6 +128,11 @@ class Supervisor:
         """Tell whether a cluster is in the inventory."""
         return self.inventory is not None and cluster in self.inventory.clusters
 
+    def environment_of(self, cluster: str) -> str:
+        """Name the environment of a cluster; empty when it is not in the inventory."""
+        known = self.inventory.clusters.get(cluster) if self.inventory is not None else None
+        return known.spec.environment if known is not None else ""
+
     def _note(self, reason: str, message: str, *, kind: str = "inventory") -> None:
         self._events.append(Event(at=self._clock.now(), kind=kind, reason=reason, message=message))
 

@@ -150,13 +150,19 @@ class CachingRenderer:
         Cancelled: another caller waiting for the same input takes over.
         """
         cluster, i = i.cluster, _reduce(i)
+        entry = await self._enter(i)
+        return await self._open_and_build(i, cluster, entry.sealed) if entry.sealed else entry.rendered
+
+    async def find_sealed(self, i: RenderInput) -> Mapping[str, bytes]:
+        """Return the files that must be opened before the build, by path. Raises: as `render`."""
+        return (await self._enter(_reduce(i))).sealed
+
+    async def _enter(self, i: RenderInput) -> _Entry:
         while True:
             key = self._turn_key(i)
             async with self._turn(key):
                 if key == self._turn_key(i):
-                    entry = await self._answer(i)
-                    break
-        return await self._open_and_build(i, cluster, entry.sealed) if entry.sealed else entry.rendered
+                    return await self._answer(i)
 
     async def _open_and_build(self, i: RenderInput, cluster: str, sealed: Mapping[str, bytes]) -> Rendered:
         """Render once more with what is sealed opened; nothing of that is remembered."""

@@ -59,6 +59,7 @@ class Fleet:
 
     root: Path
     removal_quiet_s: float = 0.5
+    kustomize: str = ""
 
     def __post_init__(self) -> None:
         self.inventory = self.root / "clusters.d"
@@ -74,6 +75,7 @@ class Fleet:
             data=self.root / "data",
             listen="127.0.0.1:0",
             removal_quiet_s=self.removal_quiet_s,
+            kustomize=self.kustomize,
         )
 
     def declare(self, file: str, *documents: Document) -> None:

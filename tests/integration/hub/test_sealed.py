@@ -1,0 +1,230 @@
+"""Sealed values on a whole hub: from Git to two clusters, and what happens when they do not open."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from fleet.hub.view import HoldRequest
+from fleet.sim.cluster import SimCluster
+from fleet.store.usage import Usage, UsageStore
+from tests.harness.fleet import ADA, app_document
+from tests.harness.keys import MemoryKeyring, bitnami_body, box_key, native_document, rsa_key
+from tests.harness.sops import encrypt_env, encrypt_yaml
+from tests.integration.hub.conftest import Stage
+from tests.integration.hub.test_main_job import config, writes
+from tests.integration.render.conftest import kustomize
+
+__all__ = ["kustomize"]
+
+ONE, TWO = box_key("one"), box_key("two")
+PLAIN = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "soap", "namespace": "default"}}
+
+
+@pytest.fixture
+def keyring(stage: Stage) -> MemoryKeyring:
+    """The keys of the hub: one for each of two clusters, and RSA for the first."""
+    made = MemoryKeyring(ONE, TWO, rsa_key("one"))
+    stage.world = replace(stage.world, keyring=made)
+    return made
+
+
+def read(cluster: SimCluster, name: str = "db", namespace: str = "default") -> Mapping[str, str] | None:
+    """What a Secret in a cluster says."""
+    found = cluster.find("v1", "Secret", namespace, name)
+    if found is None:
+        return None
+    return {item: base64.b64decode(value).decode() for item, value in found["data"].items()}
+
+
+async def test_one_document_reaches_two_clusters(stage: Stage, keyring: MemoryKeyring) -> None:
+    """Both have the Secret; sealing the same values again writes nothing; drift is healed with the opened value."""
+    one, two = await stage.add_cluster("one"), await stage.add_cluster("two")
+    stage.repository.commit("first", {"app/db.yaml": native_document({"password": "hunter2"}, ONE, TWO)})
+    async with stage.running(stage.world):
+        await stage.synced(("one", "shop"), ("two", "shop"))
+        assert read(one) == read(two) == {"password": "hunter2"}
+        one.forget_requests()
+        again = stage.repository.commit("again", {"app/db.yaml": native_document({"password": "hunter2"}, ONE, TWO)})
+        await stage.synced(("one", "shop"), ("two", "shop"), revision=again)
+        assert writes(one) == []
+        one.kubectl().patch("Secret", "db", {"data": {"password": base64.b64encode(b"evil").decode()}})
+        await stage.until(lambda: read(one) == {"password": "hunter2"})
+
+
+async def test_a_moved_document_is_refused_by_name(stage: Stage, keyring: MemoryKeyring) -> None:
+    """Another namespace is a ScopeMismatch of this object alone; the others of the app arrive."""
+    one = await stage.add_cluster("one")
+    moved = native_document({"password": "hunter2"}, ONE).replace("namespace: default", "namespace: other")
+    stage.repository.commit("first", {"app/db.yaml": moved, "app/settings.yaml": config()})
+    async with stage.running(stage.world) as hub:
+        row = await stage.state("one", "shop", "Degraded", "ScopeMismatch")
+        assert "app/db.yaml:1" in row.message
+        assert "default/db" in row.message
+        assert read(one, namespace="other") is None
+        assert one.find("v1", "ConfigMap", "default", "settings") is not None
+        events = await hub.events(since=0, limit=1000)
+        assert [e.reason for e in events if e.object].count("ScopeMismatch") == 1
+
+
+async def test_what_does_not_open_arrives_when_its_key_does(stage: Stage, keyring: MemoryKeyring) -> None:
+    """The last good Secret stays while a key is unknown, and the new one comes by itself when the key does."""
+    one = await stage.add_cluster("one")
+    newer = box_key("one", 2)
+    stage.repository.commit("first", {"app/db.yaml": native_document({"password": "old"}, ONE)})
+    async with stage.running(stage.world):
+        await stage.synced(("one", "shop"))
+        second = stage.repository.commit("second", {"app/db.yaml": native_document({"password": "new"}, newer)})
+        row = await stage.state("one", "shop", "Degraded", "UnknownKey")
+        assert row.applied_revision != second
+        assert read(one) == {"password": "old"}
+        keyring.add(newer)
+        await stage.synced(("one", "shop"), revision=second)
+        assert read(one) == {"password": "new"}
+
+
+async def test_a_restart_opens_and_writes_nothing(stage: Stage, keyring: MemoryKeyring) -> None:
+    """The digest of the opened value is what the ledger has: a new process finds nothing to do."""
+    one = await stage.add_cluster("one")
+    stage.repository.commit("first", {"app/db.yaml": native_document({"password": "hunter2"}, ONE)})
+    async with stage.running(stage.world):
+        await stage.synced(("one", "shop"))
+    one.forget_requests()
+    async with stage.running(stage.world):
+        await stage.synced(("one", "shop"))
+    assert writes(one) == []
+
+
+async def test_bitnami_and_sops_arrive_the_same_way(stage: Stage, keyring: MemoryKeyring) -> None:
+    """A document of kubeseal's and a file of SOPS's become Secrets; without `decryption` the file is refused by name."""
+    one = await stage.add_cluster("one")
+    sops = encrypt_yaml({**PLAIN, "stringData": {"a": "1"}}, [ONE.public.age_public])
+    files = {"app/db.yaml": yaml.safe_dump(bitnami_body({"password": "hunter2"})), "app/soap.yaml": sops}
+    stage.repository.commit("first", files)
+    async with stage.running(stage.world):
+        row = await stage.state("one", "shop", "Failed", "RenderFailed")
+        assert "decryption" in row.message
+        stage.declare("apps.yaml", app_document("shop", "app", decryption={"provider": "sops"}))
+        await stage.synced(("one", "shop"))
+        assert read(one) == {"password": "hunter2"}
+        assert read(one, "soap") == {"a": "1"}
+
+
+async def test_passthrough_leaves_documents_to_a_controller(stage: Stage, keyring: MemoryKeyring) -> None:
+    """The document itself is applied, and is healthy when its controller says so."""
+    one = await stage.add_cluster("one", secrets={"bitnami": "passthrough"})
+    stage.repository.commit("first", {"app/db.yaml": yaml.safe_dump(bitnami_body({"password": "x"}))})
+    async with stage.running(stage.world):
+        await stage.state("one", "shop", "Waiting", "MissingKind")
+        assert read(one) is None
+
+
+async def test_the_usage_index_follows_git(stage: Stage, keyring: MemoryKeyring) -> None:
+    """Which file and item needs which key, per cluster and revision; what left Git is forgotten."""
+    await stage.add_cluster("one")
+    await stage.add_cluster("two")
+    stage.declare("apps.yaml", app_document("shop", "app", decryption={"provider": "sops"}))
+    files = {
+        "app/db.yaml": native_document({"a": "1", "b": "2"}, ONE, TWO),
+        "app/b.yaml": yaml.safe_dump(bitnami_body({"c": "3"}, name="b")),
+        "app/s.yaml": encrypt_yaml({**PLAIN, "stringData": {"d": "4"}}, [ONE.public.age_public, TWO.public.age_public]),
+    }
+    first = stage.repository.commit("first", files)
+    usage = UsageStore(stage.world.database)
+
+    def said(rows: Any) -> list[tuple[str, ...]]:
+        return sorted((r.cluster, r.path, r.item, r.kid) for r in rows)
+
+    async with stage.running(stage.world):
+        await stage.synced(("one", "shop"))
+        one = [
+            ("one", "app/b.yaml", "c", rsa_key("one").public.kid),
+            ("one", "app/db.yaml", "a", ONE.public.kid),
+            ("one", "app/db.yaml", "b", ONE.public.kid),
+            ("one", "app/s.yaml", "*", ONE.public.kid),
+        ]
+
+        async def found() -> list[Usage] | None:
+            rows = list(await usage.load(cluster="one"))
+            return rows if said(rows) == one else None
+
+        rows = await stage.until(found)
+        assert rows is not None
+        assert {(r.revision, r.repository, r.app) for r in rows} == {(first, "config", "shop")}
+        assert ("two", "app/db.yaml", "a", TWO.public.kid) in said(await usage.load(cluster="two"))
+        stage.repository.remove("app/b.yaml")
+        stage.repository.remove("app/s.yaml")
+        stage.repository.commit("fewer")
+
+        async def fewer() -> bool:
+            return {r.path for r in await usage.load(cluster="one")} == {"app/db.yaml"}
+
+        await stage.until(fewer)
+
+
+@pytest.fixture
+def sources(kustomize: str) -> dict[str, str]:
+    """A Kustomize app with a generated Secret from an encrypted env file, and an encrypted patch."""
+    patch = {**config_of("settings"), "data": {"token": "s3cret"}}
+    age = [ONE.public.age_public]
+    return {
+        "app/kustomization.yaml": (
+            "resources: [settings.yaml]\nsecretGenerator: [{name: env, namespace: default, envs: [prod.env]}]\n"
+            "patches: [{path: patch.yaml}]\ngeneratorOptions: {disableNameSuffixHash: true}\n"
+        ),
+        "app/settings.yaml": config(),
+        "app/prod.env": encrypt_env({"PASSWORD": "hunter2"}, age),
+        "app/patch.yaml": encrypt_yaml(patch, age),
+    }
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """Begin a ConfigMap."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}
+
+
+async def test_sources_of_a_build_are_opened_before_it(
+    stage: Stage, keyring: MemoryKeyring, sources: dict[str, str], kustomize: str
+) -> None:
+    """An encrypted env file and an encrypted patch are built in; a cluster that cannot open them keeps what it has."""
+    stage.kustomize = kustomize
+    one, two = await stage.add_cluster("one"), await stage.add_cluster("two")
+    stage.declare("apps.yaml", app_document("shop", "app", decryption={"provider": "sops"}))
+    stage.repository.commit("first", sources)
+    async with stage.running(stage.world) as hub:
+        await stage.synced(("one", "shop"))
+        assert read(one, "env") == {"PASSWORD": "hunter2"}
+        settings = one.find("v1", "ConfigMap", "default", "settings")
+        assert settings is not None
+        assert settings["data"] == {"colour": "red", "token": "s3cret"}
+        row = await stage.state("two", "shop", "Degraded", "NotARecipient")
+        assert "app/prod.env" in row.message or "app/patch.yaml" in row.message
+        assert read(two, "env") is None
+        shown = await hub.render("one", "shop", "")
+        assert "hunter2" not in str(shown)
+        assert "s3cret" not in str(shown)
+        keyring.drop(ONE)
+        await stage.state("one", "shop", "Degraded", "NotARecipient")
+        assert read(one, "env") == {"PASSWORD": "hunter2"}
+        keyring.add(ONE)
+        await stage.synced(("one", "shop"))
+
+
+async def test_going_back_builds_again(
+    stage: Stage, keyring: MemoryKeyring, sources: dict[str, str], kustomize: str
+) -> None:
+    """An earlier release of such an app is had again, from its commit and not from the store."""
+    stage.kustomize = kustomize
+    one = await stage.add_cluster("one")
+    stage.declare("apps.yaml", app_document("shop", "app", decryption={"provider": "sops"}))
+    stage.repository.commit("first", sources)
+    async with stage.running(stage.world) as hub:
+        await stage.synced(("one", "shop"))
+        second = {"app/prod.env": encrypt_env({"PASSWORD": "other"}, [ONE.public.age_public])}
+        await stage.synced(("one", "shop"), revision=stage.repository.commit("second", second))
+        await stage.until(lambda: read(one, "env") == {"PASSWORD": "other"})
+        await hub.rollback(HoldRequest(app="shop", reason="test"), ADA)
+        await stage.until(lambda: read(one, "env") == {"PASSWORD": "hunter2"})
