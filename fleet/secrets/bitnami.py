@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from fleet.errors import SealError
-from fleet.secrets.document import decode_base64, encode_base64
 from fleet.secrets.key import Algorithm, Keyring
+from fleet.secrets.layout import decode_base64, encode_base64
 from fleet.secrets.opened import Opened, Scope
 from fleet.secrets.plain import Plain
 

@@ -3,8 +3,6 @@
 One value, one wrapped key and one recipient is one line each, so that a diff shows what changed.
 """
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -13,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from fleet.errors import SealError
+from fleet.secrets.layout import decode_base64, encode_base64, write_yaml
 
 API_VERSION: Final = "fleet/v1"
 KIND: Final = "SealedSecret"
@@ -177,42 +176,11 @@ def encode_sealed(sealed: Sealed) -> dict[str, Any]:
 
 def write_sealed(sealed: Sealed) -> str:
     """Return the YAML text that is committed; equal documents give equal text."""
-    lines: list[str] = []
-    _write(encode_sealed(sealed), "", lines)
-    return "\n".join([*lines, ""])
+    return write_yaml(encode_sealed(sealed))
 
 
 def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
-
-
-def _write(value: Mapping[str, Any], indent: str, lines: list[str]) -> None:
-    for key, below in value.items():
-        if isinstance(below, Mapping) and below:
-            lines.append(f"{indent}{_scalar(key)}:")
-            _write(below, indent + "  ", lines)
-        elif isinstance(below, list) and below:
-            lines.append(f"{indent}{_scalar(key)}:")
-            for entry in below:
-                start = len(lines)
-                _write(entry, indent + "    ", lines)
-                lines[start] = f"{indent}  - {lines[start].lstrip()}"
-        else:
-            lines.append(f"{indent}{_scalar(key)}: {_scalar(below)}")
-
-
-def _scalar(value: Any) -> str:
-    """Write what every YAML reader takes for the same value: bare words only where no reader sees more in them."""
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./:+=-]*(?<!:)", value) and not _ambiguous(value):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _ambiguous(word: str) -> bool:
-    return (
-        word.lower() in {"y", "n", "yes", "no", "true", "false", "on", "off", "null", "nan", "inf"}
-        or not word.isascii()
-    )
 
 
 # --- parts -------------------------------------------------------------------------------------------------------
@@ -348,22 +316,3 @@ def _parse_value(item: str, text: str) -> Value:
 
 def _encode_value(value: Value) -> str:
     return ":".join([_VALUE, value.key_id, *map(encode_base64, (value.place, value.nonce, value.ciphertext))])
-
-
-def encode_base64(data: bytes) -> str:
-    """Encode as standard base64 with padding."""
-    return base64.b64encode(data).decode("ascii")
-
-
-def decode_base64(text: str, what: str) -> bytes:
-    """Decode standard base64, in its one right spelling.
-
-    Raises: SealError Corrupt saying what it was.
-    """
-    try:
-        data = binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
-    except (binascii.Error, ValueError):
-        raise SealError(f"{what} is not base64") from None
-    if len(text) % 4 or binascii.b2a_base64(data, newline=False) != text.encode("ascii"):
-        raise SealError(f"{what} is base64 in a spelling of its own")
-    return data
