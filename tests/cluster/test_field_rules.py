@@ -2,12 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 from fleet.aio import spawn
+from fleet.kube.api import KubeApi
 from fleet.kube.gate import Priority
+from fleet.kube.wire import Observed
 from fleet.object import ObjectKey
 from fleet.reconcile.port import IgnoreRule, Policy
 from fleet.render.normalize import normalize
@@ -218,6 +220,42 @@ async def test_merge_on_the_live_object_keeps_additions(plane: ControlPlane, nam
         await keeper.noted("drift")
         await keeper.done()
         assert await read(keeper, which, lambda body: body["data"]) == {"k": "1", "added": "x"}
+
+
+class Interrupted(KubeApi):
+    """Lets a person write once more between the two requests of a repair."""
+
+    between: Callable[[], Coroutine[Any, Any, None]] | None = None
+
+    async def patch_planned(self, *args: Any, **options: Any) -> Observed:
+        """Patch, and let the other write."""
+        observed = await super().patch_planned(*args, **options)
+        between, self.between = self.between, None
+        if between is not None:
+            await between()
+        return observed
+
+
+async def test_what_a_repair_leaves_is_named(plane: ControlPlane, namespace: str) -> None:
+    """An addition that comes back while it is undone is `Unrepaired`, by path, and gone after the next repair."""
+    which = key("ConfigMap", namespace, "settings")
+
+    async def add(value: str) -> None:
+        label = {"metadata": {"labels": {"theirs": value}}}
+        await patch(plane, "configmap/settings", "kubectl-edit", label, "-n", namespace)
+
+    async with keeping(plane, namespace) as keeper:
+        keeper.want(settings(namespace, k="1"))
+        await keeper.done()
+        connection = keeper.connection
+        connection.api = interrupted = Interrupted(connection.client, connection.discovery)
+        interrupted.between = lambda: add("again")
+        await add("once")
+        notes = await keeper.noted("drift", 2)
+        assert [note.reason for note in notes] == ["Unrepaired", "Added"]
+        assert "still there: .metadata.labels.theirs" in notes[0].message
+        await keeper.done()
+        assert "theirs" not in await read(keeper, which, lambda body: body["metadata"]["labels"])
 
 
 async def test_two_writers_are_a_contest(plane: ControlPlane, namespace: str) -> None:

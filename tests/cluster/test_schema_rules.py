@@ -12,6 +12,7 @@ from fleet.sim.real import ControlPlane
 from tests.cluster.keeper import Keeper, definition, keeping, key, settings
 
 COMMITS = 50
+UNHELD = '{"metadata": {"finalizers": null}}'
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -124,15 +125,23 @@ async def migrate(plane: ControlPlane, resource: str) -> None:
 
 
 async def test_a_version_that_is_gone(plane: ControlPlane, namespace: str, group: str) -> None:
-    """While Git names a version that is no longer served nothing is pruned and those served are named; moved in Git, it goes on."""
+    """While Git names a version that is gone nothing is pruned and those served are named; moved in Git, it goes on.
+
+    What others had set under the old version is still theirs, and what Git had set and leaves out goes.
+    """
     crd = definition(group, versions=("v1beta1", "v1"))
+    for version in range(2):
+        fields(crd, version)["colour"] = {"type": "string"}
     await plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(crd))
     await plane.kubectl("wait", "--for=condition=Established", f"crd/{crd['metadata']['name']}")
+    theirs = widget(group, namespace, "v1beta1")
+    theirs["metadata"] |= {"annotations": {"team": "a"}, "finalizers": ["example.com/hold"]}
+    await plane.kubectl("create", "-f", "-", stdin=json.dumps(theirs))
     async with keeping(plane, namespace) as keeper:
-        keeper.want(widget(group, namespace, "v1beta1", size=1), settings(namespace, k="1"))
+        keeper.want(widget(group, namespace, "v1beta1", size=1, colour="red"), settings(namespace, k="1"))
         await keeper.done()
         await serve(plane, crd, "v1")
-        keeper.want(widget(group, namespace, "v1beta1", size=2))
+        keeper.want(widget(group, namespace, "v1beta1", size=2, colour="red"))
         report = await keeper.until(lambda report: report.failures)
         assert [error.reason for error in report.failures.values()] == ["VersionNotServed"]
         assert all("v1" in error.message for error in report.failures.values())
@@ -142,7 +151,12 @@ async def test_a_version_that_is_gone(plane: ControlPlane, namespace: str, group
         keeper.want(widget(group, namespace, size=2), settings(namespace, k="1"))
         await keeper.done()
         assert await read(keeper, group, spec) == {"size": 2}
-        assert await read(keeper, group, lambda body: body["metadata"]["uid"]) == uid
+        await plane.kubectl("annotate", f"widgets.{group}", "w", "-n", namespace, "added=x")
+        await keeper.noted("drift")
+        await keeper.done()
+        after = await read(keeper, group, lambda body: body["metadata"])
+        assert (after["uid"], after["annotations"], after["finalizers"]) == (uid, {"team": "a"}, ["example.com/hold"])
+        await plane.kubectl("patch", f"widgets.{group}", "w", "-n", namespace, "--type=merge", "-p", UNHELD)
 
 
 async def test_another_version_is_the_same_object(plane: ControlPlane, namespace: str, group: str) -> None:
