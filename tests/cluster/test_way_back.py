@@ -15,6 +15,8 @@ from tools.docs import read_blocks
 
 __all__ = ["fleet"]
 
+PAGE = "how-to/roll-back.md"
+
 
 def files(namespace: str, colour: str, image: str = "example.com/web:1") -> dict[str, str]:
     """A ConfigMap and a Deployment."""
@@ -101,11 +103,9 @@ async def _stranger(plane: ControlPlane, namespace: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}}
 
 
-@pytest.mark.timeout(240)
-async def test_the_pages_word_by_word(tmp_path: Path, plane: ControlPlane, namespace: str) -> None:
-    """A person who types what the pages about rolling back and recovering say gets there."""
-    shell = await open_shell(tmp_path, plane)
-    fleet = Fleet(tmp_path)
+def declare(directory: Path, plane: ControlPlane) -> Fleet:
+    """Write the inventory that the pages speak of."""
+    fleet = Fleet(directory)
     fleet.declare(
         "fleet.yaml",
         repository_document(fleet.repository.path),
@@ -113,8 +113,15 @@ async def test_the_pages_word_by_word(tmp_path: Path, plane: ControlPlane, names
         app_document("shop", "app"),
         cluster_document(plane.name, plane.kubeconfig_path, "production"),
     )
-    go_back = next(read_blocks((DOCS / "how-to/roll-back.md").read_text()))
-    [follow] = blocks_after("how-to/roll-back.md", "Follow Git again")
+    return fleet
+
+
+@pytest.mark.timeout(240)
+async def test_the_pages_word_by_word(tmp_path: Path, plane: ControlPlane, namespace: str) -> None:
+    """A person who types what the pages about rolling back and recovering say gets there."""
+    shell, fleet = await open_shell(tmp_path, plane), declare(tmp_path, plane)
+    go_back = next(read_blocks((DOCS / PAGE).read_text()))
+    [follow] = blocks_after(PAGE, "Follow Git again")
     read = f"kubectl get configmap settings -n {namespace} -o jsonpath={{.data.colour}}"
     hub = "fleet run --inventory clusters.d --data data"
     async with shell.background(hub):
@@ -138,3 +145,43 @@ async def test_the_pages_word_by_word(tmp_path: Path, plane: ControlPlane, names
         await eventually(shell, listing, "Deployment/web")
         await shell.run(confirmation)
         await eventually(shell, f"kubectl get deployment web -n {namespace} 2>&1", "NotFound")
+
+
+@pytest.mark.timeout(240)
+async def test_other_ways_of_rolling_back(tmp_path: Path, plane: ControlPlane, namespace: str) -> None:
+    """The page's lines that name a release, a commit, an environment or a moment, and those that freeze, do so."""
+    shell, fleet = await open_shell(tmp_path, plane), declare(tmp_path, plane)
+    _, choose, *_ = read_blocks((DOCS / PAGE).read_text())
+    by_release, by_commit = choose.text.splitlines()
+    [follow], [freeze] = blocks_after(PAGE, "Follow Git again"), blocks_after(PAGE, "Freeze")
+    [ask] = blocks_after(PAGE, "What ran when?")
+    read = f"kubectl get configmap settings -n {namespace} -o jsonpath={{.data.colour}}"
+    async with shell.background("fleet run --inventory clusters.d --data data"):
+        first = fleet.repository.commit("red", files(namespace, "red"))
+        await eventually(shell, read, "red")
+        await shell.run("fleet wait shop")
+        fleet.repository.commit("blue", files(namespace, "blue"))
+        await eventually(shell, read, "blue")
+        await shell.run("fleet wait shop")
+        await shell.run(by_release)
+        await eventually(shell, read, "red")
+        await shell.run(follow.text.splitlines()[0])
+        await eventually(shell, read, "blue")
+        await shell.run("fleet wait shop")
+        await shell.run(by_commit.replace("3f9c2e1", first[:7]))
+        await eventually(shell, read, "red")
+        await eventually(shell, "fleet status", "incident 12")
+        await shell.run(follow.text.splitlines()[1])
+        await eventually(shell, read, "blue")
+        await shell.run("fleet wait shop")
+        await shell.run(freeze.text)
+        fleet.repository.commit("green", files(namespace, "green"))
+        await eventually(shell, "fleet release shop", "shop#3")
+        await shell.run(
+            f'kubectl patch configmap settings -n {namespace} --type=merge -p \'{{"data":{{"colour":"x"}}}}\''
+        )
+        await eventually(shell, "fleet events", "repaired")
+        assert await shell.run(read) == "blue"
+        before, now = ask.text.splitlines()
+        assert "shop#" not in await shell.run(before)
+        assert "shop#2" in await shell.run(now.replace("2030-01-02T15:04:05Z", "$(date -u +%Y-%m-%dT%H:%M:%SZ)"))
