@@ -23,6 +23,21 @@ class Settings:
 
     inventory: Path = _setting(Path("clusters.d"), "Directory of inventory files.")
     data: Path = _setting(Path("data"), "Data directory (SQLite, Git objects, keys); made with mode 0700.")
+    master_key_from: str = _setting(
+        "",
+        "Where the master key of the sealing keys is: file:PATH, credential:NAME, env:VARIABLE, command:PROGRAM ARGUMENTS, or"
+        " passphrase: before one of these. Empty is systemd credential fleet-master-key, else DATA/master.key, which is made.",
+    )
+    keys_backup: str = _setting(
+        "",
+        "Directory, on another disk, that gets a backup of the sealing keys whenever one changes; empty leaves new keys"
+        " unused until somebody runs fleet keys backup.",
+    )
+    keys_renew_days: float = _setting(90.0, "Days after which a sealing key is replaced; the old one still opens.")
+    anonymous_seal_keys: bool = _setting(
+        False,
+        "Give public sealing keys and certificates to whoever asks, also beyond loopback, as kubeseal --cert needs.",
+    )
     listen: str = _setting("127.0.0.1:8420", "Address of the HTTP server, HOST:PORT.")
     probe_listen: str = _setting("", "A second address that answers probes and metrics only; empty for none.")
     tls_cert: str = _setting("", "PEM certificate chain; required to listen beyond loopback.")

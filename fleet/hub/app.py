@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleet.aio import finish, spawn
 from fleet.child import Limits, ProcessWorkers, Workers
@@ -18,6 +19,7 @@ from fleet.hub.feed import Feed
 from fleet.hub.guard import Approvals
 from fleet.hub.history import History
 from fleet.hub.inspect import Inspector
+from fleet.hub.keys import HubSurroundings, Keys
 from fleet.hub.lease import DatabaseLeases
 from fleet.hub.order import Commons
 from fleet.hub.plan import Planner
@@ -28,11 +30,11 @@ from fleet.hub.service import HubService
 from fleet.hub.session import Outside
 from fleet.hub.source import Mirrors
 from fleet.hub.supervisor import Supervisor
+from fleet.inventory.value import Inventory
 from fleet.inventory.watch import Changes, DirectoryChanges, run_inventory
 from fleet.net.reach import DirectReach, Reach
 from fleet.render.renderer import CachingRenderer
 from fleet.secrets.key import Keyring
-from fleet.secrets.keyring import LoadedKeyring
 from fleet.secrets.unseal import KeyringUnsealer
 from fleet.settings import Settings
 from fleet.store.approval import ApprovalStore
@@ -45,6 +47,7 @@ from fleet.store.directory import DataDirectory, hold_directory
 from fleet.store.drain import DrainStore
 from fleet.store.event import EventStore
 from fleet.store.hold import HoldStore
+from fleet.store.key import KeyStore
 from fleet.store.ledger import LedgerStore
 from fleet.store.migration import migrate
 from fleet.store.pause import PauseStore
@@ -69,6 +72,8 @@ class World:
     directory: DataDirectory
     keyring: Keyring | None = None
     """Sealing keys from elsewhere; None = those of the data directory."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Where a master key may be, or be pointed to."""
 
 
 @contextlib.asynccontextmanager
@@ -88,6 +93,7 @@ async def open_world(settings: Settings) -> AsyncIterator[World]:
                     database=database,
                     changes=DirectoryChanges(settings.inventory),
                     directory=directory,
+                    environ=dict(os.environ),
                 )
             finally:
                 await workers.close()
@@ -110,6 +116,8 @@ class Stores:
         self.archive = ArchiveStore(database, clock)
         self.checkups = CheckupStore(database)
         self.rollouts = RolloutStore(database)
+        self.keys = KeyStore(database, clock)
+        self.usage = UsageStore(database)
 
 
 @contextlib.asynccontextmanager
@@ -123,7 +131,10 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
     events = StoredEvents(stores.events)
     renderer = CachingRenderer(world.workers, settings)
     supervisor, rollouts = _supervise(settings, world, stores, events, renderer)
-    keyring = world.keyring or LoadedKeyring()
+    auditor = Auditor(stores.audits, events, world.clock)
+    surroundings = HubSurroundings(supervisor, stores.clusters, auditor)
+    keys = _keep_keys(settings, world, stores, surroundings, auditor)
+    keyring = world.keyring or keys.keeper.keyring
     executor = ThreadPoolExecutor(max_workers=UNSEALERS, thread_name_prefix="unseal")
     unsealer = KeyringUnsealer(
         keyring,
@@ -137,11 +148,13 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
         keyring=keyring,
         unsealer=unsealer,
         renderer=renderer,
-        usage=UsageStore(world.database),
+        usage=stores.usage,
         clock=world.clock,
     )
+    surroundings.scanned, sealing.on_scanned = sealing.is_scanned, keys.keeper.wake
     hub_id = world.directory.hub_id
     board = Board(supervisor, world.clock, hub_id=hub_id, stale_after_s=settings.stale_after_s)
+    board.key_troubles = keys.troubles
     approvals = Approvals(stores.approvals)
     await _restore(stores, supervisor.feed, board, approvals)
     await rollouts.load()
@@ -168,6 +181,7 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
         leases=DatabaseLeases(stores.ledger),
         clusters=stores.clusters,
         is_known=supervisor.is_known,
+        on_met=keys.keeper.wake,
     )
     service = HubService(
         supervisor=supervisor,
@@ -185,15 +199,21 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
         drains=stores.drains,
         tokens=stores.tokens,
         audits=stores.audits,
-        auditor=Auditor(stores.audits, events, world.clock),
+        auditor=auditor,
+        keys=keys,
         clock=world.clock,
     )
+
+    def take_inventory(inventory: Inventory) -> None:
+        supervisor.take_inventory(inventory)
+        keys.keeper.wake()
+
     follow = run_inventory(
         settings.inventory,
         world.changes,
         world.clock,
         removal_quiet_s=settings.removal_quiet_s,
-        sink=supervisor.take_inventory,
+        sink=take_inventory,
         report=supervisor.report_inventory,
     )
     async with asyncio.TaskGroup() as group:
@@ -203,6 +223,7 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
             spawn(group, "supervisor", supervisor.run(commons, outside)),
             spawn(group, "inventory", follow),
             spawn(group, "usage", sealing.run()),
+            spawn(group, "keys", keys.run()),
         ]
         try:
             yield service
@@ -212,6 +233,22 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
                 task.cancel()
             await finish(events.flush())
             executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _keep_keys(
+    settings: Settings, world: World, stores: Stores, surroundings: HubSurroundings, auditor: Auditor
+) -> Keys:
+    return Keys(
+        surroundings=surroundings,
+        store=stores.keys,
+        usage=stores.usage,
+        auditor=auditor,
+        clock=world.clock,
+        settings=settings,
+        data=world.directory.path,
+        environ=world.environ,
+        hub_id=world.directory.hub_id,
+    )
 
 
 def _supervise(

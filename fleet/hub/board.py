@@ -1,7 +1,7 @@
 """What everybody reads: rows made from what sessions, feed and mirrors know at this moment. Never waits for anything."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 import fleet
@@ -51,6 +51,8 @@ class Board:
         self._started_at = clock.now()
         self.pauses: Sequence[Pause] = ()
         self.drains: Sequence[Drain] = ()
+        self.key_troubles: Callable[[], Sequence[str]] = tuple
+        """What stands in the way of sealing and opening."""
 
     def status(self) -> Status:
         """Everything at a glance."""
@@ -75,6 +77,8 @@ class Board:
             yield ProblemRow(file=error.subject, line=0, column=0, field="", message=error.message)
         for p in inventory.problems if inventory else ():
             yield ProblemRow(file=p.file, line=p.line, column=p.column, field=p.field, message=p.message)
+        for message in self.key_troubles():
+            yield ProblemRow(file="sealing keys", line=0, column=0, field="", message=message)
 
     def pauses_in_force(self) -> Iterator[PauseRow]:
         """Every pause, those of commands first."""

@@ -16,6 +16,7 @@ from fleet.hub.event import StoredEvents
 from fleet.hub.guard import Approvals
 from fleet.hub.history import History
 from fleet.hub.inspect import Inspector
+from fleet.hub.keyview import SealKeys
 from fleet.hub.pods import WORKLOADS
 from fleet.hub.recovery import Recovery
 from fleet.hub.session import Session
@@ -80,6 +81,7 @@ class HubService:
         tokens: TokenStore,
         audits: AuditStore,
         auditor: Auditor,
+        keys: SealKeys,
         clock: Clock,
     ) -> None:
         self._supervisor = supervisor
@@ -96,6 +98,7 @@ class HubService:
         self._tokens = tokens
         self._audits = audits
         self._clock = clock
+        self.keys = keys
         self._used: dict[str, float] = {}
         self.stopping = False
 

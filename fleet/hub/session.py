@@ -58,6 +58,8 @@ class Outside:
     leases: Leases
     clusters: ClusterStore
     is_known: Callable[[str], bool]
+    on_met: Callable[[], None] = lambda: None
+    """Told when a cluster's identity is known."""
     """Whether a cluster name is in the inventory."""
 
 
@@ -207,6 +209,7 @@ class Session:
             raise _Renewed("another cluster was accepted")  # with it went the lease of this attempt
         await clusters.pin(name, uid, self.version)
         self.uid, self.contacted = uid, True
+        self._outside.on_met()
 
     def _explain_change(self, uid: str, expected: str) -> str:
         name = self.cluster.name

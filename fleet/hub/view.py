@@ -6,12 +6,15 @@ Names here are the API's names; they are stable (design §12).
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from fleet.store.event import Event
 from fleet.store.token import Role, Token
+
+if TYPE_CHECKING:
+    from fleet.hub.keyview import SealKeys  # its rows are made of this module's
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -415,6 +418,11 @@ class SyncRequest:
 
 class Hub(Protocol):
     """What the server needs of the running hub. Reads never wait for a cluster unless they say so."""
+
+    @property
+    def keys(self) -> "SealKeys":
+        """The sealing keys."""
+        ...
 
     def status(self) -> Status:
         """Everything at a glance."""

@@ -42,6 +42,7 @@ from fleet.hub.view import (
 )
 from fleet.store.event import Event
 from fleet.store.token import Role, Token
+from tests.harness.keydesk import FakeKeys
 
 NOW = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
 SINCE = "2030-01-31T11:48:00Z"
@@ -184,6 +185,7 @@ class FakeHub:
     """A `fleet.hub.view.Hub` whose truth is its attributes; verbs are noted in `acts`."""
 
     def __init__(self) -> None:
+        self.keys = FakeKeys()
         self.cluster_rows = [cluster("eu-1", "dev"), cluster("eu-2", "prod"), cluster("us-1", "prod", "Stale")]
         self.stages: tuple[str, ...] = ("dev", "prod")
         self.target_rows = [
