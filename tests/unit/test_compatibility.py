@@ -7,7 +7,7 @@ import pytest
 
 from fleet import annotation
 from fleet.annotation import parse_flags
-from fleet.object import Flags
+from fleet.object import Adopt, Apply, Flags
 from tools.docs import ROOT
 
 PAGE = (ROOT / "docs/reference/compatibility.md").read_text()
@@ -56,6 +56,15 @@ def test_refused(name: str, value: str, told: str) -> None:
 def test_not_honoured(name: str, value: str, told: str) -> None:
     """The rest asks for nothing."""
     assert meaning(name, value) == Flags()
+
+
+def test_sealed_documents() -> None:
+    """What Flux and Sealed Secrets call staying encrypted, taking over and adding to means what the page says."""
+    told = {name: value for name, value, _ in rows("Sealed documents")}
+    assert set(told) == {annotation.DECRYPT[1], annotation.MANAGED, annotation.PATCH}
+    assert annotation.is_opted_out_of_decryption({annotation.DECRYPT[1]: told[annotation.DECRYPT[1]]})
+    assert meaning(annotation.MANAGED, "true") == Flags(adopt=Adopt.ALWAYS)
+    assert meaning(annotation.PATCH, "true") == Flags(adopt=Adopt.ALWAYS, apply=Apply.MERGE)
 
 
 def test_nothing_is_read_in_secret() -> None:
