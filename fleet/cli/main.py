@@ -28,6 +28,7 @@ COMMANDS = {
     "schema": Entry("Inventory", "Print the JSON Schema of inventory documents: of KIND, or of all kinds."),
     "status": Entry("Look", "Show how everything is, or one app, or the objects of CLUSTER/APP."),
     "diff": Entry("Look", "Show what differs between Git and the clusters, field by field."),
+    "plan": Entry("Look", "Show what a rollout would do: which clusters when, what changes, what is refused."),
     "render": Entry("Look", "Print the manifests of an app on a cluster, as they would be applied."),
     "where": Entry("Look", "Show on which clusters a commit runs."),
     "release": Entry("Look", "Show the releases of an app: what changed, where each runs, what is held."),

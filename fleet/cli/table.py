@@ -21,8 +21,8 @@ _STYLES = {
     **dict.fromkeys(("Synced", "Current", "Ready", "yes", "contained", "ok"), "green"),
     **dict.fromkeys(("Progressing", "InProgress", "Connecting", "Terminating"), "cyan"),
     **dict.fromkeys(("Drifted", "Waiting", "Paused", "configure", "create", "warning"), "yellow"),
-    **dict.fromkeys(("Degraded", "Failed", "prune", "NotFound", "failed"), "red"),
-    **dict.fromkeys(("Stale", "Unknown", "no", "skip"), "magenta"),
+    **dict.fromkeys(("Degraded", "Failed", "prune", "NotFound", "failed", "refused"), "red"),
+    **dict.fromkeys(("Stale", "Unknown", "no", "skip", "unverified"), "magenta"),
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """What would move a terminal's cursor or reorder its text; messages come from clusters and repositories."""

@@ -90,7 +90,7 @@ class History:
         release cannot be had again.
         """
         feed, targets = self._supervisor.feed, self._targets(request)
-        number = await self._find(request, targets) if request.to else await self._find_earlier(request, targets)
+        number = await self._find(request) if request.to else await self._find_earlier(request, targets)
         for target in targets:
             await feed.recall(target, number)
         hold = await self._holds.add(
@@ -140,13 +140,12 @@ class History:
             )
         return max(earlier)
 
-    async def _find(self, request: HoldRequest, targets: Sequence[Target]) -> int:
+    async def _find(self, request: HoldRequest) -> int:
         """Return the release that a person named by `shop#42`, `42` or a commit."""
         listed = await self._releases.list(request.app, MOST_RELEASES)
-        text = request.to.removeprefix(f"{request.app}#").removeprefix("#")
-        number = int(text) if text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS else 0
+        number = release_number(request.app, request.to)
         if number not in {release.number for release in listed}:
-            number = await self._find_commit(request.to, listed) if _is_commit(request.to) else 0
+            number = await self._find_commit(request.to, listed) if is_commit(request.to) else 0
         kept = {made.number for made in await self._archive.list(request.app)}
         if number not in kept:
             what = (
@@ -229,7 +228,18 @@ def _names(keys: Iterable[ObjectKey]) -> tuple[str, ...]:
     return tuple(map(str, sorted(set(keys))))
 
 
-def _is_commit(text: str) -> bool:
+def release_number(app: str, text: str) -> int:
+    """Read `42`, `#42` or `shop#42`; 0 for anything else.
+
+    >>> release_number("shop", "shop#42"), release_number("shop", "7"), release_number("shop", "db#7")
+    (42, 7, 0)
+    """
+    digits = text.removeprefix(f"{app}#").removeprefix("#")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS else 0
+
+
+def is_commit(text: str) -> bool:
+    """Tell whether a text may be a commit or the beginning of one."""
     return 4 <= len(text) <= 40 and set(text.lower()) <= set("0123456789abcdef")
 
 

@@ -17,6 +17,7 @@ from fleet.hub.guard import Approvals
 from fleet.hub.history import History
 from fleet.hub.inspect import Inspector
 from fleet.hub.keyview import SealKeys
+from fleet.hub.plan import Planner
 from fleet.hub.pods import WORKLOADS
 from fleet.hub.recovery import Recovery
 from fleet.hub.session import Session
@@ -37,6 +38,7 @@ from fleet.hub.view import (
     PauseRequest,
     PauseRow,
     PlannedRow,
+    PlanRow,
     RecoverRow,
     ReleaseRow,
     Rendering,
@@ -72,6 +74,7 @@ class HubService:
         board: Board,
         inspector: Inspector,
         history: History,
+        planner: Planner,
         events: StoredEvents,
         event_store: EventStore,
         pauses: PauseStore,
@@ -88,6 +91,7 @@ class HubService:
         self._board = board
         self._inspector = inspector
         self._history = history
+        self._planner = planner
         self._recovery = Recovery(supervisor)
         self._events = events
         self._event_store = event_store
@@ -129,6 +133,10 @@ class HubService:
     async def render(self, cluster: str, app: str, revision: str = "") -> Rendering:
         """Render a target, at another revision if given. Raises: RenderError, SourceError, TargetError."""
         return await self._inspector.render(TargetId(cluster, app), revision)
+
+    async def plan(self, app: str, to: str = "") -> PlanRow:
+        """Plan a release and try it on its clusters, without writing. Raises: TargetError, SourceError."""
+        return await self._planner.plan(app, to)
 
     async def where(self, commit: str) -> Sequence[WhereRow]:
         """Say on which targets a commit runs. Raises: SourceError when nobody knows it."""

@@ -301,6 +301,78 @@ class FieldRow(Row, frozen=True, kw_only=True):
     """Who holds the live value, as far as managedFields tell."""
 
 
+class TriedRow(Row, frozen=True, kw_only=True):
+    """One object that a release would change, as tried by a dry run."""
+
+    group: str
+    version: str
+    kind: str
+    namespace: str
+    name: str
+    action: str
+    outcome: str
+    """`ok`, `refused` or `unverified` (it cannot be known before it is done)."""
+    reason: str
+    message: str
+
+
+class PlanClusterRow(Row, frozen=True, kw_only=True):
+    """One cluster that a release would change."""
+
+    cluster: str
+    environment: str
+    release: str
+    """What it has now: `shop#41`; empty for nothing."""
+    counts: dict[str, int]
+    """Action -> number of objects, unchanged ones counted."""
+    outcome: str
+    """The worst of its objects', or `unverified` when the cluster cannot be asked."""
+    reason: str
+    """Why the cluster as a whole is not ok; empty otherwise."""
+    message: str
+    waits: tuple[str, ...]
+    """What it waits for besides the gates of its stage."""
+    objects: tuple[TriedRow, ...]
+    """What would change, and what is refused."""
+
+
+class BatchRow(Row, frozen=True, kw_only=True):
+    """Clusters that a rollout has under way at the same time."""
+
+    size: str
+    """As in the inventory, cumulative; `rest` for what the batches leave over."""
+    clusters: tuple[str, ...]
+
+
+class PlanStageRow(Row, frozen=True, kw_only=True):
+    """One environment of a plan."""
+
+    environment: str
+    after: tuple[str, ...]
+    gates: tuple[str, ...]
+    """What it waits for, as sentences."""
+    batches: tuple[BatchRow, ...]
+    unchanged: tuple[str, ...]
+    """Clusters for which the release changes nothing."""
+    held: tuple[str, ...]
+    """Clusters that are held at another release."""
+
+
+class PlanRow(Row, frozen=True, kw_only=True):
+    """What a rollout of a release would do; clusters in the order they go."""
+
+    app: str
+    release: str
+    """`shop#42`; empty for a commit that is no release."""
+    revision: str
+    digest: str
+    """Stands for the release, its clusters and their order, and the rules."""
+    outcome: str
+    """The worst of the clusters'."""
+    stages: tuple[PlanStageRow, ...]
+    clusters: tuple[PlanClusterRow, ...]
+
+
 class WhereRow(Row, frozen=True, kw_only=True):
     """Whether a commit runs on a target."""
 
@@ -450,6 +522,13 @@ class Hub(Protocol):
 
     async def render(self, cluster: str, app: str, revision: str = "") -> Rendering:
         """Render a target, at another revision if given. Raises: RenderError, SourceError, TargetError."""
+        ...
+
+    async def plan(self, app: str, to: str = "") -> PlanRow:
+        """Plan a release by number or commit (empty: the newest) and try it on its clusters, without writing.
+
+        Raises: TargetError when there is no such app or release; SourceError when nobody knows the commit.
+        """
         ...
 
     async def where(self, commit: str) -> Sequence[WhereRow]:

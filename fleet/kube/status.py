@@ -41,11 +41,13 @@ _IMMUTABLE_MARKS = (
     "is immutable",
     "Forbidden: updates to",
     "may not be changed",
+    "may not change once set",
     "may not change fields other than",
     "cannot change ",
 )
 _TOO_LARGE = "request is too large"
 _WEBHOOK = "failed calling webhook"
+_POLICY = "ValidatingAdmissionPolicy '"
 _PLAIN_TO_TLS = b"Client sent an HTTP request to an HTTPS server"
 """What a Go server's TLS port answers to plain HTTP. Source: net/http."""
 
@@ -133,7 +135,7 @@ def _sort(
     if code == 409:
         return Conflict, "AlreadyExists" if status and status.reason == "AlreadyExists" else ""
     if code == 422:
-        return Invalid, "ImmutableField" if _is_immutable(texts) else ""
+        return Invalid, _invalid_reason(message, texts)
     if code >= 500:
         return _sort_failure(code, message)
     return (Invalid, "BadRequest") if code >= 400 else (ServerFailure, "Redirected")
@@ -155,6 +157,13 @@ def _forbidden_reason(message: str, causes: tuple[Cause, ...]) -> str:
     if "exceeded quota" in message:
         return "QuotaExceeded"
     return "AdmissionDenied" if "admission webhook" in message or "ValidatingAdmissionPolicy" in message else ""
+
+
+def _invalid_reason(message: str, texts: Sequence[str]) -> str:
+    """A policy's refusal is a 422 unless the policy says otherwise; its words may sound like the server's own."""
+    if _POLICY in message:
+        return "AdmissionDenied"
+    return "ImmutableField" if _is_immutable(texts) else ""
 
 
 def _is_immutable(texts: Sequence[str]) -> bool:

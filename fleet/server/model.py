@@ -99,6 +99,12 @@ class RevisionChoice(Model, frozen=True, kw_only=True):
     revision: Annotated[str, Meta(description="A commit, or a prefix of one; empty = the desired one.")] = ""
 
 
+class ReleaseChoice(Model, frozen=True, kw_only=True):
+    """Parameters of a plan."""
+
+    to: Annotated[str, Meta(description="A release (`42` or `shop#42`) or a commit; empty = the newest release.")] = ""
+
+
 class Page(Model, Generic[T], frozen=True, kw_only=True):
     """A list, or a page of it."""
 

@@ -11,6 +11,7 @@ from fleet.hub.view import (
     HoldRow,
     PauseRow,
     PlannedRow,
+    PlanRow,
     RecoverRow,
     ReleaseRow,
     Rendering,
@@ -26,6 +27,7 @@ from fleet.server.model import (
     Nothing,
     Page,
     Paging,
+    ReleaseChoice,
     RepositoryFilter,
     RevisionChoice,
     TargetAnswer,
@@ -190,6 +192,14 @@ async def list_releases(call: Call, query: Paging) -> Page[ReleaseRow]:
     if not rows and name not in apps:
         raise not_found("app", name, apps)
     return _in_order(rows, query)
+
+
+async def plan_release(call: Call, query: ReleaseChoice) -> PlanRow:
+    """Plan a release of an app, and try it on its clusters without writing."""
+    apps, name = {row.app for row in call.hub.apps()}, call.path["app"]
+    if name not in apps:
+        raise not_found("app", name, apps)
+    return await call.hub.plan(name, query.to.strip())
 
 
 async def list_recovery(call: Call, query: Paging) -> Page[RecoverRow]:

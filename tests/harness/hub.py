@@ -15,6 +15,7 @@ from fleet.hub.view import (
     AppRow,
     AuditRow,
     AuditVerdict,
+    BatchRow,
     Check,
     ClusterRow,
     DrainRow,
@@ -27,7 +28,10 @@ from fleet.hub.view import (
     ObjectRow,
     PauseRequest,
     PauseRow,
+    PlanClusterRow,
     PlannedRow,
+    PlanRow,
+    PlanStageRow,
     ProblemRow,
     RecoverRow,
     ReleaseRow,
@@ -38,6 +42,7 @@ from fleet.hub.view import (
     SyncRequest,
     TargetDetail,
     TargetRow,
+    TriedRow,
     WhereRow,
 )
 from fleet.store.event import Event
@@ -74,6 +79,67 @@ def target(app: str, cluster: str, environment: str, state: str = "Synced", mess
         observed_at="2030-01-31T11:59:58Z",
         objects=ObjectCounts(total=4, current=4 if state == "Synced" else 3),
         labels={"region": cluster.split("-", maxsplit=1)[0]},
+    )
+
+
+def plan_row(app: str = "shop") -> PlanRow:
+    """Make a plan of two stages, in the second of which a quota refuses the only change."""
+    return PlanRow(
+        app=app,
+        release=f"{app}#42",
+        revision=NEW,
+        digest="d" * 64,
+        outcome="refused",
+        stages=(
+            PlanStageRow(
+                environment="dev",
+                after=(),
+                gates=(),
+                batches=(BatchRow(size="100%", clusters=("eu-1",)),),
+                unchanged=("eu-9",),
+                held=(),
+            ),
+            PlanStageRow(
+                environment="prod",
+                after=("dev",),
+                gates=("approval by one person", "each cluster stays healthy for 10m"),
+                batches=(BatchRow(size="1", clusters=("us-1",)),),
+                unchanged=(),
+                held=("us-2",),
+            ),
+        ),
+        clusters=(
+            plan_cluster("eu-1", "dev", app, "ok"),
+            plan_cluster("us-1", "prod", app, "refused", reason="QuotaExceeded", message="exceeded quota: small"),
+        ),
+    )
+
+
+def plan_cluster(
+    name: str, environment: str, app: str, outcome: str, *, reason: str = "Changed", message: str = ""
+) -> PlanClusterRow:
+    """Make one cluster of a plan, with one Deployment that changes."""
+    changed = TriedRow(
+        group="apps",
+        version="v1",
+        kind="Deployment",
+        namespace="shop",
+        name="web",
+        action="configure",
+        outcome=outcome,
+        reason=reason,
+        message=message,
+    )
+    return PlanClusterRow(
+        cluster=name,
+        environment=environment,
+        release=f"{app}#41",
+        counts={"configure": 1, "unchanged": 3},
+        outcome=outcome,
+        reason="",
+        message="",
+        waits=(),
+        objects=(changed,),
     )
 
 
@@ -298,6 +364,12 @@ class FakeHub:
             variables={"replicas": "2"},
             origins={"replicas": "App apps.yaml"},
         )
+
+    async def plan(self, app: str, to: str = "") -> PlanRow:
+        """Two clusters in two stages; the second refuses the object. Only what shop has is known."""
+        if to not in ("", "42", "shop#42"):
+            raise TargetError(f"{to} is no release of {app} and no commit", reason="ReleaseUnknown")
+        return plan_row(app)
 
     async def where(self, commit: str) -> Sequence[WhereRow]:
         """Say where a commit runs; only those of the repository are known."""

@@ -281,3 +281,14 @@ async def test_a_moment_that_cannot_be_told(api: Api, query: str) -> None:
     """Neither the future nor states of the past are known."""
     answer = await api.get(f"/targets?{query}")
     assert (answer.status, answer.json["reason"]) == (400, "InvalidField")
+
+
+async def test_a_plan_of_a_release(api: Api) -> None:
+    """Stages, clusters and what is refused; wrong names are told from wrong releases."""
+    plan = (await api.get("/apps/shop/plan?to=42")).json
+    assert (plan["release"], [row["outcome"] for row in plan["clusters"]]) == ("shop#42", ["ok", "refused"])
+    assert plan["stages"][1]["gates"][0] == "approval by one person"
+    wrong = await api.get("/apps/shpo/plan")
+    assert (wrong.status, "did you mean shop?" in wrong.json["detail"]) == (404, True)
+    unknown = await api.get("/apps/shop/plan?to=7")
+    assert (unknown.status, unknown.json["reason"]) == (409, "ReleaseUnknown")

@@ -42,6 +42,10 @@ QUOTED = cause("FieldValueInvalid", "spec.template", f"Invalid value: {'x' * 500
 POD = cause(
     "FieldValueForbidden", "spec", "Forbidden: pod updates may not change fields other than `spec.containers...`"
 )
+SERVICE = cause("FieldValueInvalid", "spec.clusterIPs[0]", 'Invalid value: ["None"]: may not change once set')
+POLICY = (
+    "configmaps \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' denied request: name is immutable"
+)
 STATEFUL = cause("FieldValueForbidden", "spec", "Forbidden: updates to statefulset spec for fields other than ...")
 
 
@@ -67,6 +71,8 @@ STATEFUL = cause("FieldValueForbidden", "spec", "Forbidden: updates to statefuls
         (422, body("invalid", "Invalid", causes=[STATEFUL]), Invalid, "ImmutableField", OnChange()),
         (422, body("invalid", "Invalid", causes=[QUOTED]), Invalid, "ImmutableField", OnChange()),
         (422, body("invalid", "Invalid", causes=[POD]), Invalid, "ImmutableField", OnChange()),
+        (422, body("invalid", "Invalid", causes=[SERVICE]), Invalid, "ImmutableField", OnChange()),
+        (422, body(POLICY, "Invalid", causes=[cause("", "", POLICY)]), Invalid, "AdmissionDenied", OnChange()),
         (429, body("slow down"), Throttled, "Throttled", After(1.0)),
         (429, body("slow down", retryAfterSeconds=7), Throttled, "Throttled", After(7.0)),
         (500, body(TYPED), Invalid, "SchemaMismatch", OnChange()),
