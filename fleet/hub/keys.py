@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fleet.clock import Clock, format_at
-from fleet.errors import SealError
+from fleet.errors import FleetError, SealError
 from fleet.hub.audit import Auditor
 from fleet.hub.keyview import Compromise, KeyBackup, KeyExport, MasterChange, SealKeyRow, UsageRow
 from fleet.hub.supervisor import Supervisor
@@ -91,6 +91,11 @@ class Keys:
         )
         self.keeper = Keeper(store, usage, surroundings, clock=clock, policy=policy, executor=self._executor)
         self.desk = KeyDesk(self.keeper, store, usage, clock)
+
+    async def prepare(self) -> None:
+        """Read the keys before anything is opened with them; what stands in the way `run` meets again, and shows."""
+        with contextlib.suppress(FleetError):
+            await self.keeper.tend_once()
 
     async def run(self) -> None:
         """Tend the keys until cancelled."""

@@ -60,6 +60,7 @@ class Fleet:
     root: Path
     removal_quiet_s: float = 0.5
     kustomize: str = ""
+    keys_backup: str = ""
 
     def __post_init__(self) -> None:
         self.inventory = self.root / "clusters.d"
@@ -76,6 +77,7 @@ class Fleet:
             listen="127.0.0.1:0",
             removal_quiet_s=self.removal_quiet_s,
             kustomize=self.kustomize,
+            keys_backup=self.keys_backup,
         )
 
     def declare(self, file: str, *documents: Document) -> None:

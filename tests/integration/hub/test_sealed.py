@@ -9,6 +9,10 @@ import pytest
 import yaml
 
 from fleet.hub.view import HoldRequest
+from fleet.secrets import native
+from fleet.secrets.bundle import parse_bundle
+from fleet.secrets.document import write_sealed
+from fleet.secrets.key import Algorithm, PublicKey
 from fleet.sim.cluster import SimCluster
 from fleet.store.usage import Usage, UsageStore
 from tests.harness.fleet import ADA, app_document
@@ -163,6 +167,39 @@ async def test_the_usage_index_follows_git(stage: Stage, keyring: MemoryKeyring)
             return {r.path for r in await usage.load(cluster="one")} == {"app/db.yaml"}
 
         await stage.until(fewer)
+
+
+async def test_with_the_hubs_own_keys(stage: Stage) -> None:
+    """A cluster gets a key when it is met and the key is used once a backup holds it; a restart is quiet about all of it."""
+    (backups := stage.root / "backups").mkdir()
+    stage.keys_backup = str(backups)
+    one = await stage.add_cluster("one")
+    stage.repository.commit("first", {"app/settings.yaml": config()})
+    async with stage.running(stage.world) as hub:
+        await stage.synced(("one", "shop"))
+
+        async def offered() -> list[PublicKey]:
+            if not any(row.state == "active" and row.algorithm == "x25519" for row in await hub.keys.list()):
+                return []
+            return [key for key in parse_bundle(hub.keys.bundle()).keys if key.algorithm is Algorithm.X25519]
+
+        keys = await stage.until(offered)
+        sealed = native.seal({"password": b"hunter2"}, keys, namespace="default", name="db")
+        second = stage.repository.commit("second", {"app/db.yaml": write_sealed(sealed)})
+        await stage.synced(("one", "shop"), revision=second)
+        assert read(one) == {"password": "hunter2"}
+
+        async def used() -> bool:
+            return [row.item for row in await hub.keys.usage(kid=keys[0].kid)] == ["password"]
+
+        await stage.until(used)
+        before = (await hub.events(limit=1))[0].seq
+    one.forget_requests()
+    async with stage.running(stage.world) as hub:
+        await stage.synced(("one", "shop"), revision=second)
+        reasons = {event.reason for event in await hub.events(since=before, limit=1000)}
+        assert not reasons & {"KeysLocked", "UnknownKey", "Applied"}
+    assert writes(one) == []
 
 
 @pytest.fixture
