@@ -47,13 +47,14 @@ class Message(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One request: path parts below `/api/v1`, query values that are not empty, a JSON body."""
+    """One request: path parts below `/api/v1` (or another root), query values that are not empty, a JSON body."""
 
     method: str
     path: tuple[str, ...]
     query: Mapping[str, str] = {}
     body: Any = None
     headers: Mapping[str, str] = {}
+    root: str = "/api/v1"
 
 
 class Client:
@@ -89,6 +90,14 @@ class Client:
             at = page.get("continue") or ""
             if not at:
                 return items
+
+    def read(self, *path: str) -> bytes:
+        """Read a file that stands outside `/api/v1`. Raises: Refused, Unreachable."""
+        with _translated(self.connection.server), self._open(REQUEST_TIMEOUT_S) as http_connection:
+            response = self._send(http_connection, Request("GET", path, headers={"Accept": "*/*"}, root=""))
+            if response.status != 200:
+                _read_answer(response, self.connection)
+            return response.read()
 
     def post(self, *path: str, body: Mapping[str, Any]) -> Any:
         """Ask for an act; empty values are left out. Raises: Refused, Unreachable."""
@@ -145,8 +154,8 @@ class Client:
 
     def _send(self, http_connection: http.client.HTTPConnection, request: Request) -> http.client.HTTPResponse:
         given = {name: value for name, value in request.query.items() if value}
-        parts = [urlsplit(self.connection.server).path, "api", "v1", *(quote(part, safe="") for part in request.path)]
-        target = "/".join(parts) + (f"?{urlencode(given)}" if given else "")
+        path = "".join(f"/{quote(part, safe='')}" for part in request.path)
+        target = urlsplit(self.connection.server).path + request.root + path + (f"?{urlencode(given)}" if given else "")
         headers = {"Accept": "application/json", **request.headers}
         if self.connection.token:
             headers["Authorization"] = f"Bearer {self.connection.token}"

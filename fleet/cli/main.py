@@ -45,6 +45,7 @@ COMMANDS = {
     "unhold": Entry("Act", "End a hold: let targets follow Git again."),
     "recover": Entry("Act", "Show what a hub that lost its database left behind, and confirm that it may go."),
     "restart": Entry("Act", "Restart the workloads of an app on a cluster, or one of them."),
+    "seal": Entry("Secrets", "Encrypt secrets for Git, offline: only the clusters they are for can open them."),
     "cluster": Entry("Act", "Show clusters, and decide whose they are and what may be on them."),
     "token": Entry("Act", "Make, list and revoke the tokens that let people and scripts in."),
 }
