@@ -12,7 +12,7 @@ from fleet.reconcile.preflight import Outcome
 from fleet.sim.cluster import SimCluster
 from tests.harness.fleet import ADA, app_document, environment_document, repository_document
 from tests.integration.hub.conftest import Stage
-from tests.integration.hub.test_main_job import config
+from tests.integration.hub.test_main_job import colour, config
 
 NEWCOMER = """\
 apiVersion: v1
@@ -180,3 +180,65 @@ async def test_a_held_cluster_takes_no_part(stage: Stage) -> None:
         await stage.until(lambda: desired(stage, "one") == second)
         plan = await hub.plan("shop")
         assert (list(rows(plan)), plan.stages[0].held) == (["one"], ("two",))
+
+
+SECRET = """\
+apiVersion: v1
+kind: Secret
+metadata: {name: key, namespace: default}
+stringData: {password: hunter2}
+"""
+
+
+async def test_no_secret_value_is_told(stage: Stage) -> None:
+    """What a server says about an object with secret values is withheld: it may quote them. The plan holds none."""
+    cluster = await stage.add_cluster("one")
+    async with stage.running(stage.world) as hub:
+        await prepared(stage, files={"app/key.yaml": SECRET})
+        assert "hunter2" not in repr(await hub.plan("shop"))
+        cluster.faults.fail(422, verb="patch", path="secrets/key")
+        plan = await hub.plan("shop")
+        assert told(rows(plan)["one"]) == {"key": "create refused Invalid"}
+        assert "withheld" in rows(plan)["one"].objects[0].message
+        assert "hunter2" not in repr(plan)
+
+
+CRD = """\
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gadgets.example.org}
+spec:
+  group: example.org
+  scope: Namespaced
+  names: {kind: Gadget, listKind: GadgetList, plural: gadgets, singular: gadget}
+  versions:
+    - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
+"""
+GADGET = "apiVersion: example.org/v1\nkind: Gadget\nmetadata: {name: one, namespace: default}\n"
+
+
+async def test_a_definition_may_come_with_another_app(stage: Stage) -> None:
+    """A kind that no app brings is refused; one that another app is about to bring cannot be told yet."""
+    stage.declare("apps.yaml", app_document("shop", "app"), app_document("kinds", "kinds", apply="report"))
+    await stage.add_cluster("one")
+    async with stage.running(stage.world) as hub:
+        stage.repository.commit("kinds", {"kinds/settings.yaml": config("red").replace("settings", "kinds")})
+        await prepared(stage, files={"app/gadget.yaml": GADGET})
+        assert told(rows(await hub.plan("shop"))["one"]) == {"one": "skip refused MissingKind"}
+        third = stage.repository.commit("third", {"kinds/crd.yaml": CRD})
+        await stage.until(lambda: (r := stage.row("one", "kinds")) is not None and r.desired_revision == third)
+        assert told(rows(await hub.plan("shop"))["one"]) == {"one": "skip unverified ComesWithRelease"}
+
+
+async def test_trying_another_release_disturbs_no_repair(stage: Stage) -> None:
+    """Drift that is mended meanwhile is mended to what the cluster should have, not to what is tried."""
+    cluster = await stage.add_cluster("one")
+    async with stage.running(stage.world) as hub:
+        for value in ("red", "blue"):
+            revision = stage.repository.commit(value, {"app/settings.yaml": config(value)})
+            await stage.synced(("one", "shop"), revision=revision)
+        for _ in range(5):
+            cluster.kubectl().patch("ConfigMap", "settings", {"data": {"colour": "pink"}})
+            await hub.plan("shop", "1")
+            await stage.until(lambda: colour(cluster) != "pink")
+            assert colour(cluster) == "blue"
