@@ -172,9 +172,9 @@ class Keys:
         async with self._auditor.act("KeysExported", actor, reason, subject=subject, cluster=cluster):
             return KeyExport(content=await self.desk.export(wanted))
 
-    async def back_up(self, actor: Actor) -> KeyBackup:
+    async def back_up(self, reason: str, actor: Actor) -> KeyBackup:
         """Make a backup. Raises: SealError."""
-        async with self._auditor.act("KeyBackupMade", actor) as act:
+        async with self._auditor.act("KeyBackupMade", actor, reason) as act:
             content, backup = await self.desk.back_up()
             act.after = {"digest": backup.digest, "keys": str(len(backup.holds))}
         return KeyBackup(

@@ -123,7 +123,7 @@ class SealKeys(Protocol):
         """Let private keys out. Raises: SealError."""
         ...
 
-    async def back_up(self, actor: Actor) -> KeyBackup:
+    async def back_up(self, reason: str, actor: Actor) -> KeyBackup:
         """Make a backup. Raises: SealError."""
         ...
 

@@ -22,6 +22,8 @@ from fleet.errors import (
     PathMissing,
     RenderError,
     RequestError,
+    SealError,
+    SettingsError,
     SourceError,
     StoreError,
     TargetError,
@@ -57,8 +59,16 @@ _STATUS: tuple[tuple[type[FleetError], int], ...] = (
     (ChildTimeout, 504),
     (ChildError, 502),
     (StoreError, 503),
+    (SettingsError, 400),
+    (SealError, 409),
 )
-_STATUS_BY_REASON = {"NotFound": 404, "RevisionMissing": 404, "TokenExists": 409, "InternalError": 500}
+_STATUS_BY_REASON = {
+    "NotFound": 404,
+    "RevisionMissing": 404,
+    "TokenExists": 409,
+    "InternalError": 500,
+    "UnknownKey": 404,
+}
 
 
 class Exit:

@@ -23,6 +23,7 @@ from fleet.server.listener import Listeners, listen
 from fleet.server.nearest import suggest
 from fleet.server.openapi import DOCUMENT_PATH, document
 from fleet.server.page import StatusPage
+from fleet.server.sealing import PublicKeys
 from fleet.server.stream import Streams
 from fleet.settings import Settings
 from fleet.store.token import Role
@@ -117,6 +118,7 @@ def make_app(hub: Hub, settings: Settings, listeners: Listeners, out: Exit, stre
     Probes(hub).add_routes(app.router)
     Metrics(out, admit_reader).add_routes(app.router)
     Api(hub, gate, out, streams).add_routes(app.router)
+    PublicKeys(hub, gate, anonymous=settings.anonymous_seal_keys).add_routes(app.router)
     StatusPage(hub, gate, out).add_routes(app.router)
     app.router.add_get(DOCUMENT_PATH, _describe(out, admit_reader))
     return app

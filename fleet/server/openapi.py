@@ -57,6 +57,13 @@ PLAIN_ROUTES = (
     Plain("/healthz/{check}", "One check of it", statuses=(*_PROBE, 404), parameters=("verbose",)),
     Plain("/metrics", "Metrics, as Prometheus reads them"),
     Plain(DOCUMENT_PATH, "This document", "application/json"),
+    Plain("/v1/seal/keys", "The signed list of public sealing keys", "application/yaml", statuses=(200, 409)),
+    Plain(
+        "/v1/clusters/{name}/cert.pem",
+        "The certificate that kubeseal --cert takes",
+        "application/x-pem-file",
+        statuses=(200, 404, 409),
+    ),
 )
 
 

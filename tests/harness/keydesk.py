@@ -103,7 +103,7 @@ class FakeKeys:
         self.acts.append(("export", (cluster, kid, form, tuple(recipients), reason), actor.name))
         return KeyExport(content=b"age-encryption.org/v1")
 
-    async def back_up(self, actor: Actor) -> KeyBackup:
+    async def back_up(self, reason: str, actor: Actor) -> KeyBackup:
         """Note it."""
         self.acts.append(("back_up", (), actor.name))
         return KeyBackup(digest="d" * 64, keys=3, made_at="2030-01-31T12:00:00Z", content=b"SQLite format 3\0")

@@ -16,9 +16,10 @@ from fleet.server.operation import PREFIX
 from fleet.server.stream import Streams
 from fleet.settings import Settings
 from tests.harness.hub import NEW, FakeHub
+from tests.harness.keydesk import KID
 from tests.integration.server.conftest import ADMIN, Api
 
-EXAMPLES = {"{cluster}": "eu-1", "{app}": "shop", "{name}": "eu-1", "{commit}": NEW[:7]}
+EXAMPLES = {"{cluster}": "eu-1", "{app}": "shop", "{name}": "eu-1", "{commit}": NEW[:7], "{kid}": KID}
 
 
 async def test_every_route_is_described_and_every_description_is_a_route(hub: FakeHub) -> None:
