@@ -342,10 +342,11 @@ def _run(job: Job, payload: bytes) -> tuple[int, bytes]:
     except RecursionError:
         return _ERROR, _encode_failure(ChildError("the input is nested too deeply", reason="ChildRecursion"))
     except Exception as error:  # noqa: BLE001 - a bug in a job is told by place; its text may hold what was parsed
-        return _ERROR, _encode_failure(ChildError(_describe_bug(error), reason="InternalError"))
+        return _ERROR, _encode_failure(ChildError(describe_bug(error), reason="InternalError"))
 
 
-def _describe_bug(error: Exception) -> str:
+def describe_bug(error: Exception) -> str:
+    """Name an exception and the line it came from, without its text, which may quote what was read."""
     *_, last = traceback.walk_tb(error.__traceback__)
     frame, line = last
     return f"{type(error).__name__} in {Path(frame.f_code.co_filename).name}:{line}"

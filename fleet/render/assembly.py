@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from fleet.document import Document, Path, format_path, parse_documents
 from fleet.errors import Problem, RenderError
 from fleet.object import Manifest, ObjectKey, Origin
-from fleet.render.normalize import Fault, check_identity, flatten, make_manifest, normalize
+from fleet.render.normalize import Fault, check_identity, check_plain_metadata, flatten, make_manifest, normalize
 from fleet.render.scope import read_scopes
 from fleet.render.sealed import SOPS, UNSET, Sealing, is_opted_out, split_sops
 from fleet.render.source import MOST_OBJECTS, too_large
@@ -94,7 +94,8 @@ class _Collection:
         sealed = None
         if settled.sealing.sops and isinstance(place, Written) and not is_opted_out(value):
             value, sealed = split_sops(value, place.data, place.index)
-        if settled.variables is not None:
+            faults = check_plain_metadata(value) if sealed is not None else []
+        if settled.variables is not None and not faults:
             value, faults = substitute(value, settled.variables, place.is_plain)
         faults = faults or check_identity(value, settled.sealing)
         if not faults:

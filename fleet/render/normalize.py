@@ -122,6 +122,14 @@ def _check_foreign(value: Mapping[str, Any], sealing: Sealing) -> list[Fault]:
     return []
 
 
+def check_plain_metadata(value: Mapping[str, Any]) -> list[Fault]:
+    """Return a fault if even the metadata of an object is encrypted: who it is must be known before it is opened."""
+    if "ENC[AES256_GCM" not in str(value):
+        return []
+    message = "is encrypted; encrypt only values: sops encrypt --encrypted-regex '^(data|stringData)$'"
+    return [Fault(("metadata",), message)]
+
+
 def normalize(value: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     """Return an object that `check_identity` passed in its one form, or as it is with what is wrong inside it.
 

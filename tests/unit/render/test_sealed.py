@@ -93,6 +93,13 @@ def test_sops_objects_carry_their_whole_file() -> None:
     assert {body["file"] for body in bodies} == {f"{SOPS}---\n{other}"}
 
 
+def test_a_file_encrypted_as_a_whole_is_refused() -> None:
+    """Without its name an object cannot be planned; the message says how to encrypt."""
+    text = SOPS.replace("name: db", 'name: "ENC[AES256_GCM,data:x,iv:y,tag:z,type:str]"')
+    with pytest.raises(RenderError, match=r"app/x\.yaml:3:.*encrypted-regex"):
+        render({"app/x.yaml": text}, sops=True)
+
+
 @pytest.mark.parametrize("name", ["fleet/decrypt", "kustomize.toolkit.fluxcd.io/decrypt"])
 def test_an_object_may_ask_to_stay_encrypted(name: str) -> None:
     """What another controller opens is applied as it is."""

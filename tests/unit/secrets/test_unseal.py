@@ -1,6 +1,7 @@
 """From sealed manifests to the objects that are applied, whatever sealed them."""
 
 import base64
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from fleet.errors import SealError
 from fleet.object import Adopt, Apply, Manifest, Seal
 from fleet.secrets.key import KeyState
-from fleet.secrets.unseal import KeyringUnsealer
+from fleet.secrets.unseal import AT_ONCE_BYTES, KeyringUnsealer
 from fleet.secrets.usage import list_uses
 from tests.harness.keys import MemoryKeyring, bitnami_body, box_key, encode, native_body, rsa_key
 from tests.harness.sops import encrypt_binary, encrypt_env, encrypt_yaml
@@ -63,7 +64,7 @@ def bench() -> Bench:
 
 def manifest(body: Any, **more: Any) -> Manifest:
     """Render one document."""
-    text = body if isinstance(body, str) else yaml.safe_dump(body, sort_keys=False)
+    text = body if isinstance(body, str) else json.dumps(body)
     (made,) = render({"app/x.yaml": text}, **more)
     return made
 
@@ -219,6 +220,31 @@ async def test_a_source_that_does_not_open_is_named(bench: Bench) -> None:
     with pytest.raises(SealError, match=r"^app/secret\.env: ") as caught:
         await bench.unsealer.open_file("prod-1", "app/secret.env", encrypt_env({"A": "1"}, AGE).encode())
     assert caught.value.reason == "NotARecipient"
+
+
+async def test_a_bug_tells_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever breaks while values are open is one object's failure, and no value is in its text or in the log."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("hunter2")
+
+    monkeypatch.setattr("fleet.secrets.native.open_sealed", broken)
+    error = await bench.fail(manifest(native_body({"password": "hunter2"}, DEV)))
+    assert error.reason == "Corrupt"
+    assert "hunter2" not in str(error)
+    said = capsys.readouterr()
+    assert "RuntimeError in test_unseal.py" in said.out + said.err
+    assert "hunter2" not in said.out + said.err
+
+
+async def test_a_large_document_is_opened_off_the_loop(bench: Bench) -> None:
+    """Hundreds of items do not hold up everything else."""
+    items = {f"item-{number}": "x" * 40 for number in range(400)}
+    sealed = manifest(native_body(items, DEV))
+    assert len(sealed.body) > AT_ONCE_BYTES
+    assert len((await bench.open(sealed))["data"]) == 400
 
 
 async def test_uses_name_the_keys(bench: Bench) -> None:
