@@ -1,12 +1,12 @@
 """Sealed values on a whole hub: from Git to two clusters, and what happens when they do not open."""
 
 import base64
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import yaml
 
 from fleet.hub.view import HoldRequest
 from fleet.secrets import native
@@ -106,7 +106,7 @@ async def test_bitnami_and_sops_arrive_the_same_way(stage: Stage, keyring: Memor
     """A document of kubeseal's and a file of SOPS's become Secrets; without `decryption` the file is refused by name."""
     one = await stage.add_cluster("one")
     sops = encrypt_yaml({**PLAIN, "stringData": {"a": "1"}}, [ONE.public.age_public])
-    files = {"app/db.yaml": yaml.safe_dump(bitnami_body({"password": "hunter2"})), "app/soap.yaml": sops}
+    files = {"app/db.yaml": json.dumps(bitnami_body({"password": "hunter2"})), "app/soap.yaml": sops}
     stage.repository.commit("first", files)
     async with stage.running(stage.world):
         row = await stage.state("one", "shop", "Failed", "RenderFailed")
@@ -117,13 +117,58 @@ async def test_bitnami_and_sops_arrive_the_same_way(stage: Stage, keyring: Memor
         assert read(one, "soap") == {"a": "1"}
 
 
+def definition() -> dict[str, Any]:
+    """What the chart of sealed-secrets brings: `bitnami.com` SealedSecrets, with a status of their own."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {
+        "name": "v1alpha1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+        "subresources": {"status": {}},
+    }
+    names = {"plural": "sealedsecrets", "singular": "sealedsecret", "kind": "SealedSecret"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "sealedsecrets.bitnami.com"},
+        "spec": {"group": "bitnami.com", "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
 async def test_passthrough_leaves_documents_to_a_controller(stage: Stage, keyring: MemoryKeyring) -> None:
-    """The document itself is applied, and is healthy when its controller says so."""
+    """The document itself is applied, no Secret is made, and its health is what the controller there says of it."""
     one = await stage.add_cluster("one", secrets={"bitnami": "passthrough"})
-    stage.repository.commit("first", {"app/db.yaml": yaml.safe_dump(bitnami_body({"password": "x"}))})
+    one.create(definition())
+    body = bitnami_body({"password": "x"})
+    stage.repository.commit("first", {"app/db.yaml": json.dumps(body)})
     async with stage.running(stage.world):
-        await stage.state("one", "shop", "Waiting", "MissingKind")
+        row = await stage.state("one", "shop", "Progressing")
+        assert "its controller has not opened it yet" in row.message
+        found = one.get("bitnami.com/v1alpha1", "SealedSecret", "default", "db")
+        assert found["spec"] == {"encryptedData": body["spec"]["encryptedData"], "template": {}}
         assert read(one) is None
+        for status, state in (("False", "Degraded"), ("True", "Synced")):
+            seen = {"observedGeneration": found["metadata"]["generation"]}
+            condition = {"type": "Synced", "status": status, "message": "no key could decrypt secret"}
+            live = one.get("bitnami.com/v1alpha1", "SealedSecret", "default", "db")
+            one.replace({**live, "status": {**seen, "conditions": [condition]}}, subresource="status")
+            row = await stage.state("one", "shop", state)
+            assert ("no key could decrypt" in row.message) is (status == "False")
+
+
+async def test_going_back_gives_the_sealed_bytes_back(stage: Stage, keyring: MemoryKeyring) -> None:
+    """An earlier release is opened from what the store kept of it, which is sealed: its commit is not needed."""
+    one = await stage.add_cluster("one")
+    stage.repository.commit("first", {"app/db.yaml": native_document({"password": "old"}, ONE)})
+    async with stage.running(stage.world) as hub:
+        await stage.synced(("one", "shop"))
+        second = stage.repository.commit("second", {"app/db.yaml": native_document({"password": "new"}, ONE)})
+        await stage.synced(("one", "shop"), revision=second)
+        assert read(one) == {"password": "new"}
+        stage.repository.path.rename(stage.root / "away")
+        await hub.rollback(HoldRequest(app="shop", reason="test"), ADA)
+        await stage.until(lambda: read(one) == {"password": "old"})
 
 
 async def test_the_usage_index_follows_git(stage: Stage, keyring: MemoryKeyring) -> None:
@@ -133,7 +178,7 @@ async def test_the_usage_index_follows_git(stage: Stage, keyring: MemoryKeyring)
     stage.declare("apps.yaml", app_document("shop", "app", decryption={"provider": "sops"}))
     files = {
         "app/db.yaml": native_document({"a": "1", "b": "2"}, ONE, TWO),
-        "app/b.yaml": yaml.safe_dump(bitnami_body({"c": "3"}, name="b")),
+        "app/b.yaml": json.dumps(bitnami_body({"c": "3"}, name="b")),
         "app/s.yaml": encrypt_yaml({**PLAIN, "stringData": {"d": "4"}}, [ONE.public.age_public, TWO.public.age_public]),
     }
     first = stage.repository.commit("first", files)
