@@ -18,6 +18,7 @@ from fleet.hub.event import StoredEvents
 from fleet.hub.feed import Feed
 from fleet.hub.guard import Approvals
 from fleet.hub.history import History
+from fleet.hub.inquiry import Inquiry
 from fleet.hub.inspect import Inspector
 from fleet.hub.keys import HubSurroundings, Keys
 from fleet.hub.lease import DatabaseLeases
@@ -25,6 +26,7 @@ from fleet.hub.order import Commons
 from fleet.hub.plan import Planner
 from fleet.hub.preflight import Preflights
 from fleet.hub.rollout import Rollouts
+from fleet.hub.rolloutdesk import RolloutDesk
 from fleet.hub.sealing import Sealing
 from fleet.hub.service import HubService
 from fleet.hub.session import Outside
@@ -155,10 +157,15 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
     hub_id = world.directory.hub_id
     board = Board(supervisor, world.clock, hub_id=hub_id, stale_after_s=settings.stale_after_s)
     board.key_troubles = keys.troubles
+    desk = RolloutDesk(rollouts, stores.rollouts, auditor, world.clock)
+    board.rollouts = desk.current
     approvals = Approvals(stores.approvals)
     await _restore(stores, supervisor.feed, board, approvals)
     await rollouts.load()
+    await keys.prepare()
     await _provide_admin_token(stores.tokens, world.directory)
+    preflights = Preflights(supervisor)
+    rollouts.outside = Inquiry(preflights)
     commons = Commons(
         settings=settings,
         clock=world.clock,
@@ -187,9 +194,7 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
         supervisor=supervisor,
         board=board,
         inspector=Inspector(supervisor, board, renderer, hub_id),
-        planner=Planner(
-            supervisor=supervisor, releases=stores.releases, renderer=renderer, preflights=Preflights(supervisor)
-        ),
+        planner=Planner(supervisor=supervisor, releases=stores.releases, renderer=renderer, preflights=preflights),
         history=History(supervisor=supervisor, releases=stores.releases, archive=stores.archive, holds=stores.holds),
         events=events,
         event_store=stores.events,
@@ -201,6 +206,7 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
         audits=stores.audits,
         auditor=auditor,
         keys=keys,
+        rollouts=desk,
         clock=world.clock,
     )
 

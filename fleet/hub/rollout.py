@@ -208,12 +208,13 @@ class Rollouts:
         part = run.clusters.get(target.cluster) if run is not None else None
         if self._is_report_only(known):
             return Admission(release=newest.number)
-        if run is not None and part is not None and part.touched and (run.active or run.release == newest.number):
-            return self._explain(known, target, run.release)
+        if run is not None and part is not None and (run.active or run.release == newest.number):
+            if part.touched:
+                return self._explain(known, target, run.release)
+            if part.before:
+                return self._explain(known, target, part.before)
         if row is not None and row.render_digest == known.digests.get(target):
             return Admission(release=newest.number)
-        if run is not None and part is not None and part.before and not part.touched:
-            return self._explain(known, target, part.before)
         return self._explain(known, target, row.release if row is not None else self._baseline(target))
 
     def _is_report_only(self, known: _App) -> bool:

@@ -40,6 +40,8 @@ from fleet.rollout.verdict import Failed, Passed
 from fleet.rollout.window import opening
 
 Clusters = Sequence[ClusterRun]
+LEAST_WAKE_S = 0.01
+"""A moment that rounding left over is waited for, too: time must go on between two looks."""
 
 
 def decide(policy: Policy, state: Facts, now: datetime) -> Sequence[Decision]:
@@ -55,7 +57,7 @@ def decide(policy: Policy, state: Facts, now: datetime) -> Sequence[Decision]:
         elif decision.cluster not in moved:
             moved.add(decision.cluster)  # what follows from a move is decided once it is made
             found.append(decision)
-    return found if wake_s is None else [*found, Wake(in_s=max(0.0, wake_s))]
+    return found if wake_s is None else [*found, Wake(in_s=max(LEAST_WAKE_S, wake_s))]
 
 
 def limits_of(stage: StagePolicy, total: int) -> Sequence[int]:
@@ -149,7 +151,11 @@ def _begin(policy: Policy, state: Facts) -> Iterator[Decision]:
     if run.preflight == "failed":
         yield MoveRun(to=RunState.FAILED, reason="PreflightFailed", message=run.message)
     elif not run.preflight and any(rules.staged for rules in policy.stages):
-        yield Preflight()
+        unknown = [s for name in run.clusters if (s := state.seen.get(name)) is not None and s.reachable is None]
+        if unknown:
+            yield Wake(in_s=max(s.known_in_s or 0.0 for s in unknown))
+        else:
+            yield Preflight()
     else:
         yield MoveRun(to=RunState.RUNNING, reason="Started")
 

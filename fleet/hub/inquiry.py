@@ -1,0 +1,25 @@
+"""What rollouts ask of others before they go on: whether clusters would take a release, and what checks say."""
+
+from collections.abc import Sequence
+
+from fleet.hub.preflight import Preflights
+from fleet.hub.rollout import Tried
+from fleet.object import TargetId
+from fleet.reconcile.preflight import Outcome
+
+
+class Inquiry:
+    """Asks on behalf of rollouts."""
+
+    def __init__(self, preflights: Preflights) -> None:
+        self._preflights = preflights
+
+    async def preflight(self, app: str, release: int, clusters: Sequence[str]) -> Tried:
+        """Try a release on clusters without doing it."""
+        targets = [TargetId(name, app) for name in clusters]
+        found = (await self._preflights.preflight_release(app, release, targets)).values()
+        refused = [each.explain() for each in found if each.outcome is Outcome.REFUSED]
+        return Tried(
+            refused="; ".join(refused),
+            unverified=tuple(each.explain() for each in found if each.outcome is Outcome.UNVERIFIED),
+        )

@@ -1,0 +1,223 @@
+"""Rollouts of a whole hub over simulated clusters: what goes where, when, and what stops it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from fleet.hub.rollout import read_run
+from fleet.hub.view import HoldRequest
+from fleet.rollout.state import ClusterState, Run, RunState, StageState
+from fleet.sim.cluster import SimCluster
+from fleet.store.rollout import RolloutStore
+from tests.harness.fleet import ADA, app_document, environment_document, repository_document
+from tests.integration.hub.conftest import Stage
+from tests.integration.hub.test_main_job import WEB, colour, config
+
+GOOD, BAD = WEB.format(image="web:2"), WEB.format(image="web:3-crash")
+ORDER = ("dev", "staging", "production")
+
+
+async def fleet_of(
+    stage: Stage, counts: Sequence[int] = (1, 1, 2), **policies: dict[str, Any]
+) -> dict[str, SimCluster]:
+    """Three environments after each other, clusters d1, s1, p1 ...; `policies` are their `rollout`."""
+    documents = []
+    for i, name in enumerate(ORDER):
+        spec: dict[str, Any] = {"after": [ORDER[i - 1]]} if i else {}
+        documents.append(environment_document(name, **spec, rollout=policies.get(name, {"soak": "30s"})))
+    stage.declare("fleet.yaml", repository_document(stage.repository.path), *documents)
+    return {
+        f"{name[0]}{i}": await stage.add_cluster(f"{name[0]}{i}", environment=name)
+        for name, count in zip(ORDER, counts, strict=True)
+        for i in range(1, count + 1)
+    }
+
+
+async def run_of(stage: Stage, app: str = "shop") -> Run | None:
+    """Read the newest run of an app, as stored."""
+    rows = [row for row in await RolloutStore(stage.world.database).load_newest() if row.app == app]
+    return read_run(rows[0]) if rows else None
+
+
+async def run_in(stage: Stage, *states: RunState, release: int = 0, timeout_s: float = 1200) -> Run:
+    """Wait until the newest run is in one of these states."""
+
+    async def found() -> Run | None:
+        run = await run_of(stage)
+        return run if run and run.state in states and release in (0, run.release) else None
+
+    run = await stage.until(found, timeout_s=timeout_s)
+    assert run is not None
+    return run
+
+
+def images(clusters: dict[str, SimCluster]) -> dict[str, str | None]:
+    """Say which image each cluster's Deployment has."""
+    found = {}
+    for name, cluster in clusters.items():
+        body = cluster.find("apps/v1", "Deployment", "default", "web")
+        found[name] = body["spec"]["template"]["spec"]["containers"][0]["image"] if body else None
+    return found
+
+
+async def test_a_commit_walks_through_the_environments(stage: Stage) -> None:
+    """Each environment follows the one before it, after its soak; in the end all have the commit."""
+    clusters = await fleet_of(stage)
+    stage.repository.commit("first", {"app/web.yaml": WEB.format(image="web:1")})
+    async with stage.running(stage.world):
+        first = await run_in(stage, RunState.SUCCEEDED)
+        assert set(images(clusters).values()) == {"web:1"}
+        stage.repository.commit("second", {"app/web.yaml": GOOD})
+        await stage.until(lambda: images(clusters)["d1"] == "web:2")
+        await asyncio.sleep(20)
+        assert images(clusters) == {"d1": "web:2", "s1": "web:1", "p1": "web:1", "p2": "web:1"}
+        row = stage.row("p1", "shop")
+        assert row is not None
+        assert (row.state, row.reason) == ("Waiting", "RolloutPending")
+        done = await run_in(stage, RunState.SUCCEEDED, release=first.release + 1)
+        assert set(images(clusters).values()) == {"web:2"}
+        begun = [stage_.started_at for stage_ in done.stages]
+        ended = [stage_.finished_at for stage_ in done.stages]
+        for earlier, later in zip(ended, begun[1:], strict=False):
+            assert earlier is not None
+            assert later is not None
+            assert earlier <= later
+        assert begun[0] is not None
+        assert ended[0] is not None
+        assert (ended[0] - begun[0]).total_seconds() >= 30
+        await stage.synced(("p2", "shop"), ("d1", "shop"))
+
+
+async def test_a_crash_stops_in_the_first_stage(stage: Stage) -> None:
+    """What crashes is seen at once, named with object and container, and goes no further."""
+    clusters = await fleet_of(stage)
+    stage.repository.commit("first", {"app/web.yaml": WEB.format(image="web:1")})
+    async with stage.running(stage.world):
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.repository.commit("bad", {"app/web.yaml": BAD})
+        run = await run_in(stage, RunState.PAUSED)
+        assert run.reason == "CrashLoopBackOff"
+        assert "d1: Deployment.apps default/web" in run.message
+        assert "container web" in run.message
+        await asyncio.sleep(600)
+        assert images(clusters) == {"d1": "web:3-crash", "s1": "web:1", "p1": "web:1", "p2": "web:1"}
+
+
+async def test_a_crash_goes_back_when_the_policy_says_so(stage: Stage) -> None:
+    """The touched cluster gets back what it had, once; the bad release is not rolled out again by itself."""
+    clusters = await fleet_of(stage, dev={"onFailure": "rollback"})
+    stage.repository.commit("first", {"app/web.yaml": WEB.format(image="web:1")})
+    async with stage.running(stage.world):
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.repository.commit("bad", {"app/web.yaml": BAD})
+        run = await run_in(stage, RunState.ROLLED_BACK)
+        assert run.clusters["d1"].state is ClusterState.ROLLED_BACK
+        assert set(images(clusters).values()) == {"web:1"}
+        await asyncio.sleep(600)
+        await stage.synced(("d1", "shop"), ("p1", "shop"))
+    async with stage.running(stage.world):
+        await asyncio.sleep(300)
+        assert set(images(clusters).values()) == {"web:1"}
+        revision = stage.repository.commit("good", {"app/web.yaml": GOOD})
+        await run_in(stage, RunState.SUCCEEDED)
+        await stage.synced(("d1", "shop"), ("p1", "shop"), revision=revision)
+
+
+async def test_an_unreachable_cluster_is_deferred_and_caught_up(stage: Stage) -> None:
+    """A cluster that is off does not hold the others up, and gets the release when it is back."""
+    clusters = await fleet_of(stage)
+    stage.repository.commit("first", {"app/web.yaml": WEB.format(image="web:1")})
+    async with stage.running(stage.world):
+        await run_in(stage, RunState.SUCCEEDED)
+        conditions = stage.network.conditions("p1.example", 443)
+        conditions.refuse = True
+        stage.network.cut("p1.example", 443)
+        await asyncio.sleep(200)
+        stage.repository.commit("second", {"app/web.yaml": GOOD})
+        run = await run_in(stage, RunState.SUCCEEDED, release=2)
+        assert run.clusters["p1"].state is ClusterState.DEFERRED
+        assert (images(clusters)["p1"], images(clusters)["p2"]) == ("web:1", "web:2")
+        conditions.refuse = False
+        await stage.synced(("p1", "shop"), timeout_s=600)
+        assert images(clusters)["p1"] == "web:2"
+
+
+async def test_a_joining_cluster_gets_the_last_good_release_first(stage: Stage) -> None:
+    """A cluster that comes while a run waits gets what its environment has, then takes part."""
+    clusters = await fleet_of(stage, production={"approval": {"required": 1}})
+    stage.repository.commit("first", {"app/web.yaml": WEB.format(image="web:1")})
+    async with stage.running(stage.world):
+        await run_in(stage, RunState.AWAITING_APPROVAL)
+        run = await run_of(stage)
+        assert run is not None
+        production = run.stage("production")
+        assert production is not None
+        assert production.state is StageState.HELD
+        assert images(clusters)["p1"] is None
+
+
+async def test_a_release_that_changes_nothing_makes_no_step(stage: Stage) -> None:
+    """A commit that changes one environment's output is no step elsewhere; an inventory edit goes through the stages."""
+    await fleet_of(stage, counts=(1, 1, 1))
+    stage.declare(
+        "apps.yaml",
+        app_document(
+            "shop",
+            "app",
+            substitute=True,
+            overrides=[{"environment": "dev", "variables": {"COLOUR": "red"}}],
+            variables={"COLOUR": "blue"},
+        ),
+    )
+    stage.repository.commit("first", {"app/settings.yaml": config('"${COLOUR}"')})
+    async with stage.running(stage.world):
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.declare(
+            "apps.yaml",
+            app_document(
+                "shop",
+                "app",
+                substitute=True,
+                variables={"COLOUR": "blue"},
+                overrides=[{"environment": "dev", "variables": {"COLOUR": "green"}}],
+            ),
+        )
+        run = await run_in(stage, RunState.SUCCEEDED, release=2)
+        assert sorted(run.clusters) == ["d1"]
+        assert colour(stage.clusters["d1"]) == "green"
+        assert colour(stage.clusters["p1"]) == "blue"
+
+
+async def test_a_held_cluster_is_skipped_and_comes_back(stage: Stage) -> None:
+    """What a person holds stays out of the run; without the hold it is caught up."""
+    clusters = await fleet_of(stage, counts=(1, 1, 1))
+    stage.repository.commit("first", {"app/settings.yaml": config("red")})
+    async with stage.running(stage.world) as hub:
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.repository.commit("second", {"app/settings.yaml": config("blue")})
+        await run_in(stage, RunState.SUCCEEDED, release=2)
+        request = HoldRequest(app="shop", cluster="s1", to="shop#1", reason="r")
+        await hub.rollback(request, actor=ADA)
+        await stage.until(lambda: colour(clusters["s1"]) == "red")
+        stage.repository.commit("third", {"app/settings.yaml": config("green")})
+        run = await run_in(stage, RunState.SUCCEEDED, release=3)
+        assert "s1" not in run.clusters or run.clusters["s1"].state is ClusterState.SKIPPED
+        assert (colour(clusters["p1"]), colour(clusters["s1"])) == ("green", "red")
+        await hub.unhold(HoldRequest(app="shop", cluster="s1", reason="r"), actor=ADA)
+        await stage.until(lambda: colour(clusters["s1"]) == "green", timeout_s=600)
+
+
+async def test_a_newer_release_takes_over(stage: Stage) -> None:
+    """While one release soaks the next supersedes it: the last environments skip the one in the middle."""
+    clusters = await fleet_of(stage, counts=(1, 1, 1))
+    stage.repository.commit("first", {"app/settings.yaml": config("red")})
+    async with stage.running(stage.world):
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.repository.commit("second", {"app/settings.yaml": config("blue")})
+        await stage.until(lambda: colour(clusters["d1"]) == "blue")
+        stage.repository.commit("third", {"app/settings.yaml": config("green")})
+        await run_in(stage, RunState.SUCCEEDED, release=3)
+        assert [colour(c) for c in clusters.values()] == ["green"] * 3
+        old = await RolloutStore(stage.world.database).get("shop", 2)
+        assert old is not None
+        assert old.state == RunState.SUPERSEDED
