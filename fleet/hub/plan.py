@@ -135,9 +135,12 @@ class Planner:
 
     def _waits(self, target: Target) -> Iterator[str]:
         """Say what keeps a release from one cluster, besides the gates of its stage."""
-        for needed in target.depends_on:
-            yield f"app {needed.app} must be healthy there with its release"
         session = self._supervisor.sessions.get(target.id.cluster)
+        for needed in target.depends_on:
+            other = self._supervisor.feed.supplies.get(needed)
+            progress = session.progress.get(needed) if session is not None else None
+            if other is None or progress is None or not progress.is_done(other.desired):
+                yield f"app {needed.app} must be healthy there with its release"
         paused = session.last_link.brakes.held(target.id) if session is not None and session.last_link else None
         if paused is not None:
             yield paused.message

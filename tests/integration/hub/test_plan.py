@@ -230,6 +230,22 @@ async def test_a_definition_may_come_with_another_app(stage: Stage) -> None:
         assert told(rows(await hub.plan("shop"))["one"]) == {"one": "skip unverified ComesWithRelease"}
 
 
+async def test_a_dependency_is_waited_for_while_it_is_not_ready(stage: Stage) -> None:
+    """An app that is healthy with its release keeps nobody."""
+    apps = [app_document("base", "base"), app_document("shop", "app", dependsOn=[{"app": "base"}])]
+    stage.declare("apps.yaml", *apps)
+    cluster = await stage.add_cluster("one")
+    async with stage.running(stage.world) as hub:
+        stage.repository.commit("base", {"base/settings.yaml": config("red").replace("settings", "base")})
+        await prepared(stage, files={"app/settings.yaml": config("blue")})
+        assert not any("base" in each for each in rows(await hub.plan("shop"))["one"].waits)
+        cluster.faults.fail(403, verb="patch", path="configmaps/base")
+        stage.repository.commit("worse", {"base/settings.yaml": config("blue").replace("settings", "base")})
+        await stage.state("one", "base", "Failed")
+        waits = rows(await hub.plan("shop"))["one"].waits
+        assert waits[0] == "app base must be healthy there with its release"
+
+
 async def test_trying_another_release_disturbs_no_repair(stage: Stage) -> None:
     """Drift that is mended meanwhile is mended to what the cluster should have, not to what is tried."""
     cluster = await stage.add_cluster("one")
