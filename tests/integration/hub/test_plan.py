@@ -258,3 +258,27 @@ async def test_trying_another_release_disturbs_no_repair(stage: Stage) -> None:
             await hub.plan("shop", "1")
             await stage.until(lambda: colour(cluster) != "pink")
             assert colour(cluster) == "blue"
+
+
+async def test_a_rollout_does_not_begin_when_a_cluster_would_refuse(stage: Stage) -> None:
+    """The last cluster's refusal is known before the first one is touched; the run says which cluster and object."""
+    stage.declare(
+        "fleet.yaml",
+        repository_document(stage.repository.path),
+        environment_document("dev", rollout={"soak": "1s"}),
+        environment_document("prod", after=["dev"], rollout={"soak": "1s"}),
+    )
+    dev = await stage.add_cluster("a")
+    prod = await stage.add_cluster("z", environment="prod")
+    async with stage.running(stage.world) as hub:
+        first = stage.repository.commit("first", {"app/settings.yaml": config("red")})
+        await stage.synced(("a", "shop"), ("z", "shop"), revision=first)
+        prod.faults.fail(403, verb="patch", path="configmaps/settings")
+        stage.repository.commit("second", {"app/settings.yaml": config("blue")})
+
+        async def failed() -> list[str]:
+            return [e.message for e in await hub.events(kind="rollout") if e.reason == "PreflightFailed"]
+
+        messages = await stage.until(failed)
+        assert any("z: ConfigMap default/settings" in message for message in messages)
+        assert (colour(dev), colour(prod)) == ("red", "red")
