@@ -38,6 +38,8 @@ def parse(data: bytes) -> SopsFile:
     def write(opened: Sequence[Opened | None]) -> bytes:
         out = list(lines)
         for place, leaf, shown in zip(places, leaves, opened, strict=True):
+            if shown is not None and shown.kind == "comment":
+                raise SealError("the file has a comment where a value must be")
             if shown is not None:
                 out[place] = f"{leaf.path[0]}={shown.text.replace(chr(10), chr(92) + 'n')}"
         return "\n".join(out).encode(errors="surrogateescape")

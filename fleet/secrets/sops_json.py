@@ -129,6 +129,8 @@ def _typed(opened: Opened) -> Any:
                 return int(number) if number.is_integer() and abs(number) < 2**63 else number
             case "bool":
                 return opened.text in ("True", "true", "TRUE", "t", "T", "1")
+            case "comment":
+                raise SealError("the file has a comment where JSON has none")
             case _:
                 return opened.text
     except (ValueError, OverflowError):

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fleet.errors import SealError
 
 _FORM: Final = re.compile(r"ENC\[AES256_GCM,data:([^,\]]+),iv:([^,\]]+),tag:([^,\]]+),type:([a-z]+)\]")
-_KINDS: Final = frozenset({"str", "int", "float", "bool", "bytes", "time"})
+_KINDS: Final = frozenset({"str", "int", "float", "bool", "bytes", "time", "comment"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,8 @@ def encode_for_mac(opened: Opened) -> bytes:
     """
     text = opened.text
     match opened.kind:
+        case "comment":
+            return b""
         case "float":
             try:
                 return format_float(float(text)).encode()

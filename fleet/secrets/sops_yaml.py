@@ -208,7 +208,7 @@ def parse(data: bytes) -> SopsFile:
 
     def write(opened: Sequence[Opened | None]) -> bytes:
         shown = zip(reader.places, opened, strict=True)
-        edits = [(*place, _quote(each)) for place, each in shown if each is not None]
+        edits = [_edit(text, place, each) for place, each in shown if each is not None]
         return _splice(text, [*edits, *((*cut, "") for cut in reader.cuts)]).encode(errors="surrogateescape")
 
     return SopsFile(leaves=reader.leaves, metadata=reader.metadata, write=write)
@@ -221,6 +221,20 @@ def _splice(text: str, edits: Sequence[tuple[int, int, str]]) -> str:
         out += [text[at:start], new]
         at = end
     return "".join([*out, text[at:]])
+
+
+def _edit(text: str, place: tuple[int, int], opened: Opened) -> tuple[int, int, str]:
+    """Return what takes the place of an encrypted value.
+
+    A comment inside a list is encrypted as an item of it: that item goes, the other lines stay where they are.
+    """
+    start, end = place
+    if opened.kind != "comment":
+        return start, end, _quote(opened)
+    before = text[:start].rstrip(" ")
+    if not before.endswith("-"):
+        raise SealError("the file has a comment where a value must be")
+    return len(before) - 1, end, ""
 
 
 def _quote(opened: Opened) -> str:

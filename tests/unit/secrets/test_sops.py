@@ -80,6 +80,12 @@ def test_lines_and_comments_stay() -> None:
     assert len(after) == before.index("sops:")
 
 
+def test_comments_in_lists_are_no_items() -> None:
+    """sops encrypts a comment inside a list as an item of it; such an item is gone once opened, and no other."""
+    (found,) = open_yaml("comments.yaml")
+    assert (found["stringData"], found["lines"]) == ({"a": "b"}, ["x", ["y"], "z"])
+
+
 def test_every_document_of_a_file_opens() -> None:
     """The block of SOPS is taken out of each document."""
     assert [each["stringData"] for each in open_yaml("two-documents.yaml")] == [{"x": "one"}, {"x": "two"}]
