@@ -11,7 +11,7 @@ from fleet.cli.option import connected, output, wrong_name
 from fleet.cli.patience import Patience
 from fleet.cli.table import Column, Row, clean, field, format_yaml, print_rows
 
-KINDS = ("apply", "drift", "prune", "adopt", "health", "git", "inventory", "cluster", "audit")
+KINDS = ("apply", "drift", "prune", "adopt", "health", "git", "inventory", "cluster", "rollout", "audit")
 RETRY_S = 2.0
 
 

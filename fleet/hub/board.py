@@ -9,6 +9,7 @@ from fleet.clock import Clock, format_at
 from fleet.hub.feed import Supply
 from fleet.hub.link import Link
 from fleet.hub.progress import Progress
+from fleet.hub.rolloutview import RolloutRow
 from fleet.hub.session import Session
 from fleet.hub.supervisor import Supervisor
 from fleet.hub.tenant import explain
@@ -53,6 +54,7 @@ class Board:
         self.drains: Sequence[Drain] = ()
         self.key_troubles: Callable[[], Sequence[str]] = tuple
         """What stands in the way of sealing and opening."""
+        self.rollouts: Callable[[], tuple[RolloutRow, ...]] = tuple
 
     def status(self) -> Status:
         """Everything at a glance."""
@@ -69,6 +71,7 @@ class Board:
             pauses=tuple(self.pauses_in_force()),
             holds=tuple(map(hold_row, self._supervisor.feed.holds)),
             environments=order_stages(inventory.environments) if inventory else (),
+            rollouts=self.rollouts(),
         )
 
     def _problems(self) -> Iterator[ProblemRow]:

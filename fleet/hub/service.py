@@ -20,6 +20,7 @@ from fleet.hub.keyview import SealKeys
 from fleet.hub.plan import Planner
 from fleet.hub.pods import WORKLOADS
 from fleet.hub.recovery import Recovery
+from fleet.hub.rolloutview import Rollouts
 from fleet.hub.session import Session
 from fleet.hub.supervisor import Supervisor
 from fleet.hub.tenant import Tenant
@@ -85,6 +86,7 @@ class HubService:
         audits: AuditStore,
         auditor: Auditor,
         keys: SealKeys,
+        rollouts: Rollouts,
         clock: Clock,
     ) -> None:
         self._supervisor = supervisor
@@ -103,6 +105,7 @@ class HubService:
         self._audits = audits
         self._clock = clock
         self.keys = keys
+        self.rollouts = rollouts
         self._used: dict[str, float] = {}
         self.stopping = False
 

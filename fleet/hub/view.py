@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from fleet.hub.rolloutview import RolloutRow, Rollouts
 from fleet.store.event import Event
 from fleet.store.token import Role, Token
 
@@ -275,6 +276,8 @@ class Status(Row, frozen=True, kw_only=True):
     holds: tuple[HoldRow, ...] = ()
     environments: tuple[str, ...] = ()
     """Every environment of the inventory, in the order of stages."""
+    rollouts: tuple[RolloutRow, ...] = ()
+    """The newest of each app that is under way or did not end well."""
 
 
 class PlannedRow(Row, frozen=True, kw_only=True):
@@ -494,6 +497,11 @@ class Hub(Protocol):
     @property
     def keys(self) -> "SealKeys":
         """The sealing keys."""
+        ...
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """Releases on their way through environments."""
         ...
 
     def status(self) -> Status:

@@ -65,6 +65,7 @@ from fleet.server.model import (
     Whoami,
 )
 from fleet.server.operation import PREFIX, Call, Operation
+from fleet.server.rollout import ROLLOUT_OPERATIONS
 from fleet.server.stream import Streams, wants_stream
 from fleet.store.event import Event
 from fleet.store.token import Role, Token
@@ -162,6 +163,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=PlanRow,
         refusals=(404, 409, 502),
     ),
+    *ROLLOUT_OPERATIONS,
     Operation(
         method="GET",
         path="/repositories",

@@ -87,7 +87,7 @@ class EventFilter(Model, frozen=True, kw_only=True):
     cluster: Annotated[str, Meta(description="One cluster.")] = ""
     app: Annotated[str, Meta(description="One app.")] = ""
     kind: Annotated[
-        str, Meta(description="One kind: apply, drift, prune, adopt, health, git, inventory, cluster, audit.")
+        str, Meta(description="One kind: apply, drift, prune, adopt, health, git, inventory, cluster, rollout, audit.")
     ] = ""
     reason: Annotated[str, Meta(description="One reason, such as `Orphaned`.")] = ""
     after: Continue = msgspec.field(name="continue", default="")

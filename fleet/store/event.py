@@ -15,7 +15,7 @@ _TRIM = "DELETE FROM event WHERE seq <= ? AND NOT (kind = 'prune' AND reason = '
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One thing that happened. `kind` is apply, drift, prune, adopt, health, git, inventory, cluster or audit."""
+    """One thing that happened. `kind` is apply, drift, prune, adopt, health, git, inventory, cluster, rollout or audit."""
 
     at: datetime
     kind: str

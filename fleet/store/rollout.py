@@ -1,6 +1,6 @@
 """Rollouts and their history: documents of JSON, one of the run and one of each of its clusters."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -96,10 +96,15 @@ class RolloutStore:
         )
         return [await self._with_clusters(row) for row in rows]
 
-    async def list(self, app: str = "", limit: int = 100) -> Sequence[RolloutRow]:
-        """List rollouts, of one app or of all, newest first."""
+    async def list(
+        self, app: str = "", limit: int = 100, *, states: Collection[str] = (), before: int = 0
+    ) -> Sequence[RolloutRow]:
+        """List rollouts, of one app or of all, newest first; `before` is the id of the last one of an earlier list."""
+        marks = ", ".join("?" * len(states))
+        only = f" AND state IN ({marks})" if states else ""
         rows = await self._database.read(
-            f"SELECT {_COLUMNS} FROM rollout WHERE ? IN ('', app) ORDER BY id DESC LIMIT ?", (app, limit)
+            f"SELECT {_COLUMNS} FROM rollout WHERE ? IN ('', app) AND (? = 0 OR id < ?){only} ORDER BY id DESC LIMIT ?",
+            (app, before, before, *sorted(states), limit),
         )
         return [await self._with_clusters(row) for row in rows]
 

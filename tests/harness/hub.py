@@ -48,6 +48,7 @@ from fleet.hub.view import (
 from fleet.store.event import Event
 from fleet.store.token import Role, Token
 from tests.harness.keydesk import FakeKeys
+from tests.harness.rollout import FakeRollouts
 
 NOW = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
 SINCE = "2030-01-31T11:48:00Z"
@@ -278,6 +279,7 @@ class FakeHub:
         """Raised by whatever asks a cluster or a repository."""
         self.acts: list[tuple[str, object, str]] = []
         """Verb, what it was given, the actor's name."""
+        self.rollouts = FakeRollouts(self.acts)
         self.token_rows = {actor.name: _token(actor) for actor in TOKENS.values()}
         self.refused_tokens: dict[str, FleetError] = {}
         self.followers: list[asyncio.Queue[Event]] = []
@@ -302,6 +304,7 @@ class FakeHub:
             pauses=tuple(self.pause_rows),
             holds=tuple(self.hold_rows),
             environments=self.stages,
+            rollouts=self.rollouts.current(),
         )
 
     def clusters(self) -> Sequence[ClusterRow]:

@@ -19,7 +19,14 @@ from tests.harness.hub import NEW, FakeHub
 from tests.harness.keydesk import KID
 from tests.integration.server.conftest import ADMIN, Api
 
-EXAMPLES = {"{cluster}": "eu-1", "{app}": "shop", "{name}": "eu-1", "{commit}": NEW[:7], "{kid}": KID}
+EXAMPLES = {
+    "{cluster}": "eu-1",
+    "{app}": "shop",
+    "{name}": "eu-1",
+    "{commit}": NEW[:7],
+    "{kid}": KID,
+    "{release}": "42",
+}
 
 
 async def test_every_route_is_described_and_every_description_is_a_route(hub: FakeHub) -> None:
