@@ -3,7 +3,9 @@
 from typing import Any
 
 from fleet.kube.gate import Priority
+from fleet.reconcile.port import Policy
 from fleet.sim.real import ControlPlane
+from tests.cluster.connection import config_map
 from tests.cluster.keeper import keeping, key, settings
 from tests.cluster.test_hub import get
 
@@ -70,3 +72,36 @@ async def test_a_terminating_namespace_is_waited_for(plane: ControlPlane, namesp
         keeper.want(settings(other, k="1"))
         await keeper.done()
     await plane.kubectl("delete", "namespace", other, "--wait=false")
+
+
+async def test_what_is_being_deleted_is_not_written(plane: ControlPlane, namespace: str) -> None:
+    """An object that somebody deletes and a finalizer holds is left alone, whatever Git says, and made anew when gone."""
+    merge = ("patch", "configmap", "settings", "-n", namespace, "--type=merge", "-p")
+    async with keeping(plane, namespace) as keeper:
+        keeper.want(settings(namespace, k="1"))
+        await keeper.done()
+        await plane.kubectl(*merge, '{"metadata":{"finalizers":["example.com/hold"]}}')
+        await plane.kubectl("delete", "configmap", "settings", "-n", namespace, "--wait=false")
+        keeper.want(settings(namespace, k="2"))
+        await keeper.until(lambda report: [change.reason for change in report.changes] == ["Terminating"])
+        held = await get(plane, "configmap", "settings", namespace)
+        assert held is not None
+        assert held["data"] == {"k": "1"}
+        await plane.kubectl(*merge, '{"metadata":{"finalizers":null}}')
+        await keeper.done()
+        again = await get(plane, "configmap", "settings", namespace)
+        assert again is not None
+        assert (again["data"], again["metadata"]["uid"] != held["metadata"]["uid"]) == ({"k": "2"}, True)
+
+
+async def test_prune_false_lets_go(plane: ControlPlane, namespace: str) -> None:
+    """What an app with `prune: false` drops stays, without our labels."""
+    off = Policy(prune=False)
+    async with keeping(plane, namespace) as keeper:
+        keeper.want(settings(namespace, k="1"), config_map(namespace, "other", {"k": "1"}), policy=off)
+        await keeper.done()
+        keeper.want(config_map(namespace, "other", {"k": "1"}), policy=off)
+        await keeper.done()
+        kept = await get(plane, "configmap", "settings", namespace)
+        assert kept is not None
+        assert not kept["metadata"].get("labels")
