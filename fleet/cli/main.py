@@ -47,6 +47,7 @@ COMMANDS = {
     "restart": Entry("Act", "Restart the workloads of an app on a cluster, or one of them."),
     "seal": Entry("Secrets", "Encrypt secrets for Git, offline: only the clusters they are for can open them."),
     "cluster": Entry("Act", "Show clusters, and decide whose they are and what may be on them."),
+    "keys": Entry("Act", "Show, replace, back up and restore the keys that open sealed values."),
     "token": Entry("Act", "Make, list and revoke the tokens that let people and scripts in."),
 }
 
