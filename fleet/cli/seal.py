@@ -42,8 +42,8 @@ class _Group(click.Group):
 def command() -> None:
     """Encrypt secrets for Git, offline: only the clusters they are for can open them.
 
-    `fleet seal FILE --for ...` is short for `fleet seal secret FILE --for ...`. The public keys come from
-    .fleet/keys.yaml in the repository, which the hub signs; no cluster and no private key is needed.
+    Without the name of a command, `fleet seal secret` is meant. The public keys come from .fleet/keys.yaml in the
+    repository, which the hub signs; no cluster and no private key is needed.
     """
 
 

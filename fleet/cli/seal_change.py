@@ -21,7 +21,7 @@ from fleet.cli.table import format_yaml
 from fleet.document import load_documents
 from fleet.errors import FleetError
 from fleet.secrets import age
-from fleet.secrets.document import Sealed, write_sealed
+from fleet.secrets.document import Sealed, encode_sealed, parse_sealed, write_sealed
 from fleet.secrets.recipient import renew_recipients
 from fleet.secrets.resealing import Keys, change_items, open_at_home, reseal, rewrap, unwrap_all
 
@@ -69,7 +69,8 @@ def _change(client: Client, verb: str, *, file: str, identity: str, write: str, 
         recipients = renew_recipients(read_bundle(keys, "", signer), document)
         text = write_sealed(change(document, _unwrap(document, identity), recipients))
     else:
-        text = client.post("seal", verb, body={"document": write_sealed(document)})["document"]
+        answer = client.post("seal", verb, body={"document": encode_sealed(document)})
+        text = write_sealed(parse_sealed(answer["document"]))
     put(text, write or file)
 
 

@@ -1,5 +1,6 @@
 """The sealing keys of the running hub: who may do what is the server's, what was done is written down here."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,17 @@ from pathlib import Path
 from fleet.clock import Clock, format_at
 from fleet.errors import FleetError, SealError
 from fleet.hub.audit import Auditor
-from fleet.hub.keyview import Compromise, KeyBackup, KeyExport, MasterChange, SealKeyRow, UsageRow
+from fleet.hub.keyview import (
+    Compromise,
+    KeyBackup,
+    KeyExport,
+    MasterChange,
+    Resealed,
+    ResealRequest,
+    SealKeyRow,
+    UsageRow,
+)
+from fleet.hub.reseal import change_document
 from fleet.hub.supervisor import Supervisor
 from fleet.hub.view import Actor
 from fleet.secrets.age import format_recipient
@@ -27,6 +38,7 @@ from fleet.store.usage import Usage, UsageStore
 
 RESTORE_FILE = "keys.restore"
 HUB = Actor(name="hub", role=Role.ADMIN)
+_RESEALED = {"rewrap": "SecretRewrapped", "reseal": "SecretResealed"}
 
 
 class HubSurroundings:
@@ -194,6 +206,18 @@ class Keys:
             master = await self.desk.rotate_master(source)
             act.after = {"master": master, "source": self.keeper.policy.source.name}
         return MasterChange(master=master, source=self.keeper.policy.source.name)
+
+    async def reseal(self, request: ResealRequest, *, actor: Actor) -> Resealed:
+        """Seal a document again for the keys that are offered today. Raises: SealError."""
+        metadata = request.document.get("metadata")
+        named = metadata if isinstance(metadata, Mapping) else {}
+        subject = f"Secret {named.get('namespace', '')}/{named.get('name', '')}"
+        async with self._auditor.act(_RESEALED[request.verb], actor, subject=subject) as act:
+            done = await asyncio.get_running_loop().run_in_executor(
+                self._executor, change_document, request, self.keeper.keyring
+            )
+            act.after = {"clusters": ", ".join(done.clusters)}
+        return done
 
     def bundle(self) -> bytes:
         """The signed list of every key's public half. The same bytes until a key changes. Raises: SealError KeysLocked."""

@@ -1,7 +1,8 @@
 """What the hub shows of sealing keys and lets people do with them. Names here are the API's names; they are stable."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from fleet.hub.view import Actor, Row
 from fleet.secrets.foreign import ForeignKey
@@ -84,6 +85,26 @@ class MasterChange(Row, frozen=True, kw_only=True):
     source: str
 
 
+class Resealed(Row, frozen=True, kw_only=True):
+    """A sealed document for the keys that are offered today."""
+
+    document: Mapping[str, Any]
+    """A `SealedSecret` of `fleet/v1`, still sealed."""
+    clusters: tuple[str, ...]
+    """Who can open it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResealRequest:
+    """A sealed document, and what is to be done with it."""
+
+    verb: str
+    """`rewrap`: other recipients, the values stay. `reseal`: every value is encrypted anew."""
+    document: Mapping[str, Any]
+    allow: Callable[[Collection[str]], None]
+    """Raises unless whoever asks may act in every one of these environments."""
+
+
 class SealKeys(Protocol):
     """The sealing keys, as the server asks for them. Acts are written to the audit log first."""
 
@@ -133,6 +154,10 @@ class SealKeys(Protocol):
 
     async def rotate_master(self, to: str, *, reason: str, actor: Actor) -> MasterChange:
         """Replace the master key. Raises: SealError, SettingsError."""
+        ...
+
+    async def reseal(self, request: ResealRequest, *, actor: Actor) -> Resealed:
+        """Seal a document again for the keys that are offered today; no value leaves the hub. Raises: SealError."""
         ...
 
     def bundle(self) -> bytes:

@@ -27,7 +27,7 @@ from fleet.hub.view import (
     TargetRow,
     WhereRow,
 )
-from fleet.server import audit, custody, keys, read, verb
+from fleet.server import audit, custody, keys, read, seal, verb
 from fleet.server.answer import Exit
 from fleet.server.identity import Gate
 from fleet.server.intake import read_body, read_query
@@ -396,6 +396,7 @@ OPERATIONS: tuple[Operation, ...] = (
         refusals=(404,),
     ),
     *keys.OPERATIONS,
+    *seal.OPERATIONS,
 )
 
 
