@@ -6,6 +6,7 @@ import click
 
 from fleet.cli.exit import Exit, Failure
 from fleet.cli.seal_change import edit, reseal_, rewrap_
+from fleet.cli.seal_check import check
 from fleet.cli.seal_input import (
     check_keys,
     list_option,
@@ -247,5 +248,5 @@ def keys_(*, keys: str, server: str, signer: str) -> None:
     click.echo(f"{len(bundle.offered())} keys are offered, signed by {bundle.signer} of hub {bundle.hub}", err=True)
 
 
-for each in (edit, rewrap_, reseal_):
+for each in (check, edit, rewrap_, reseal_):
     command.add_command(each)
