@@ -21,7 +21,7 @@ from fleet.metric import gauge
 from fleet.object import GroupKind, ObjectKey
 from fleet.reconcile.carry import CRD
 from fleet.reconcile.health import has_status
-from fleet.reconcile.live import Live
+from fleet.reconcile.live import SETTLE_S, Live
 
 log = structlog.get_logger()
 
@@ -75,6 +75,7 @@ class KindWatches:
         self._pulse = Pulse()
         self._running: set[GroupKind] = set()
         self._generations: dict[str, int] = {}
+        self._lists: dict[GroupKind, int] = {}
         self._named: dict[str, GroupKind] = {}
         self._named_at = 0
         self.refused: dict[GroupKind, FleetError] = {}
@@ -104,13 +105,18 @@ class KindWatches:
         self._running = kinds
         plan: dict[GroupKind | ObjectKey | str, tuple[object, Callable[[], Coroutine[Any, Any, None]]]] = {}
         for kind in sorted(kinds):
-            plan[kind] = (self._watchable(kind), self._of_kind(kind))
+            plan[kind] = ((self._watchable(kind), self._lists.get(kind, 0)), self._of_kind(kind))
         for key in sorted(self._awaited()):
             if key.group_kind == NAMESPACE:
                 plan[key] = (key, self._of_arrival(key))
         if self._watchable(CRD) is not None:
             plan["definitions"] = (self._watchable(CRD), self._of_definitions())
         return plan
+
+    def _list_again(self, kind: GroupKind) -> None:
+        """Open the watch of a kind anew: its list could not tell whether what was just written is still there."""
+        self._lists[kind] = self._lists.get(kind, 0) + 1
+        self.adjust()
 
     def _is_missing(self) -> bool:
         return not self._generations.keys() <= self._defined().keys()
@@ -141,7 +147,8 @@ class KindWatches:
                     self._live.restart(kind)
                 case Synced():
                     self.refused.pop(kind, None)
-                    self._live.sync(kind)
+                    if self._live.sync(kind):
+                        asyncio.get_running_loop().call_later(SETTLE_S, self._list_again, kind)
                     self._on_trouble(None)
                     self._on_synced(kind)
                 case Stalled(error):

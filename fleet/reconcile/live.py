@@ -238,16 +238,20 @@ class Live:
         """Begin a fresh list: what it does not show is gone at `sync`. The old view stays readable meanwhile."""
         self._fresh[kind] = set()
 
-    def sync(self, kind: GroupKind) -> None:
-        """End a fresh list: drop what it did not show."""
+    def sync(self, kind: GroupKind) -> bool:
+        """End a fresh list: drop what it did not show; return whether it must be listed again after `SETTLE_S`.
+
+        What was written a moment ago stays: the list may be older than the write, or the object deleted in between.
+        """
         fresh = self._fresh.pop(kind, None)
         self._synced.add(kind)
         now = asyncio.get_running_loop().time()
         self._written = {key: at for key, at in self._written.items() if now - at < SETTLE_S}
-        if fresh is not None:
-            for key in [k for k in self._objects if k.group_kind == kind and k not in fresh]:
-                if key not in self._written:
-                    self.drop(key)
+        missing = [k for k in self._objects if k.group_kind == kind and k not in fresh] if fresh is not None else []
+        for key in missing:
+            if key not in self._written:
+                self.drop(key)
+        return any(key in self._written for key in missing)
 
     def forget_kind(self, kind: GroupKind) -> None:
         """Stop knowing a kind: its watch was closed. Nothing is reported as gone."""

@@ -196,6 +196,18 @@ async def test_a_list_does_not_undo_a_write_that_crossed_it(cache: Cache) -> Non
     assert cache.paths == []
 
 
+async def test_what_was_written_and_not_listed_is_listed_again(cache: Cache) -> None:
+    """A list without what was just written is no proof of anything: the next one, when the write is old, is."""
+    cache.wrote(12)
+    cache.live.restart(KIND)
+    assert cache.live.sync(KIND)
+    assert cache.rv == 12
+    await asyncio.sleep(SETTLE_S)
+    cache.live.restart(KIND)
+    assert not cache.live.sync(KIND)
+    assert cache.live.get(KEY) is None
+
+
 async def test_a_list_may_go_back_in_time(cache: Cache) -> None:
     """A cluster restored from a backup shows older objects, and they are what there is."""
     cache.wrote(100)
