@@ -36,6 +36,7 @@ COMMANDS = {
     "events": Entry("Look", "Show what happened, newest last."),
     "audit": Entry("Look", "Show every act that changed something: who, what, why, and what it was before."),
     "wait": Entry("Look", "Wait until targets have a state."),
+    "rollout": Entry("Act", "Watch and steer releases on their way through environments."),
     "sync": Entry("Act", "Fetch and reconcile now."),
     "pause": Entry("Act", "Stop writing to an app, a cluster or an environment; watching goes on."),
     "resume": Entry("Act", "End a pause."),

@@ -5,6 +5,18 @@ import time
 from fleet.cli.duration import format_duration
 
 
+class Stopwatch:
+    """Tells what went by since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Return the seconds since then."""
+        return time.monotonic() - self._began
+
+
 class Patience:
     """A deadline, `timeout_s` from now."""
 

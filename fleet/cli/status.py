@@ -150,6 +150,11 @@ def _print_summary(status: Row, client: Client) -> None:
     if any(state != "Ready" and number for state, number in status["clusters"].items()):
         _print_clusters(client)
     _print_troubles(status)
+    if status.get("rollouts"):
+        heading("ROLLOUTS (fleet rollout show APP says more)")
+        for row in status["rollouts"]:
+            told = row["waits_for"] or row["message"]
+            click.echo(f"  {clean(row['release'])}: {paint(row['state'])}{clean(f': {told}' if told else '')}")
     if status["pauses"]:
         heading("PAUSED")
         for pause in status["pauses"]:

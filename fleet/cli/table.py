@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 _STYLES = {
-    **dict.fromkeys(("Synced", "Current", "Ready", "yes", "contained", "ok"), "green"),
+    **dict.fromkeys(("Synced", "Current", "Ready", "yes", "contained", "ok", "Done", "Succeeded"), "green"),
     **dict.fromkeys(("Progressing", "InProgress", "Connecting", "Terminating"), "cyan"),
+    **dict.fromkeys(("Applying", "Verifying", "Running", "Checking", "Soaking"), "cyan"),
     **dict.fromkeys(("Drifted", "Waiting", "Paused", "configure", "create", "warning"), "yellow"),
-    **dict.fromkeys(("Degraded", "Failed", "prune", "NotFound", "failed", "refused"), "red"),
-    **dict.fromkeys(("Stale", "Unknown", "no", "skip", "unverified"), "magenta"),
+    **dict.fromkeys(("Held", "AwaitingApproval"), "yellow"),
+    **dict.fromkeys(("Degraded", "Failed", "prune", "NotFound", "failed", "refused", "Aborted", "RolledBack"), "red"),
+    **dict.fromkeys(("Stale", "Unknown", "no", "skip", "unverified", "Deferred", "Skipped", "Superseded"), "magenta"),
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """What would move a terminal's cursor or reorder its text; messages come from clusters and repositories."""
@@ -96,10 +98,20 @@ def clean(text: str) -> str:
 
 def paint(word: str) -> str:
     """Colour a state's word where stdout is a terminal that wants colour."""
+    return paint_line(word, word)
+
+
+def paint_line(text: str, word: str) -> str:
+    """Colour a line as a state's word, where stdout is a terminal that wants colour."""
     from os import environ
 
     style = _STYLES.get(word)
-    return click.style(word, fg=style) if style and sys.stdout.isatty() and not environ.get("NO_COLOR") else word
+    return click.style(text, fg=style) if style and sys.stdout.isatty() and not environ.get("NO_COLOR") else text
+
+
+def style_of(word: str) -> str:
+    """Return the colour of a state's word; empty for none."""
+    return _STYLES.get(word, "")
 
 
 def heading(text: str) -> None:
