@@ -196,3 +196,23 @@ async def test_a_kind_that_is_gone(plane: ControlPlane, namespace: str, group: s
         await plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(crd))
         await keeper.done()
         assert await read(keeper, group, spec) == {"size": 2}
+
+
+async def test_what_went_with_its_kind(plane: ControlPlane, namespace: str, group: str) -> None:
+    """Objects of a definition that somebody deleted wait for it by name while they are in Git, and are done when not."""
+    name = f"widgets.{group}"
+    await plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(definition(group)))
+    await plane.kubectl("wait", "--for=condition=Established", f"crd/{name}")
+    async with keeping(plane, namespace) as keeper:
+        keeper.want(widget(group, namespace, size=1), settings(namespace, k="1"))
+        await keeper.done()
+        await plane.kubectl("delete", "crd", name)
+        kind = key("Widget", namespace, "w", group).group_kind
+        while keeper.connection.discovery.resource(kind) is not None:
+            await asyncio.sleep(0.1)
+        keeper.want(widget(group, namespace, size=1), settings(namespace, k="2"))
+        report = await keeper.until(lambda report: report.waits_for)
+        assert "MissingKind" in {change.reason for change in report.changes}
+        keeper.want(settings(namespace, k="2"))
+        await keeper.done()
+        assert [each.kind for each in keeper.target.entries] == ["ConfigMap"]
