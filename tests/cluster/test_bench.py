@@ -18,6 +18,9 @@ MEASURED = {
     "drift, edit to repaired, p99",
     "idle, requests for objects",
     "memory per object",
+    "seal one value for 200 clusters",
+    "open 100 values, one per document",
+    "open 20 RSA-4096 values, longest stall of the loop",
 }
 
 
