@@ -10,7 +10,7 @@ from aiohttp import web
 from fleet.errors import RequestError
 from fleet.hub.view import Hub
 from fleet.log import redact
-from fleet.server import panel
+from fleet.server import panel, pipeline
 from fleet.server.answer import CHALLENGE, COMPRESS_FROM_BYTES, Exit
 from fleet.server.identity import Gate
 from fleet.server.intake import read_query
@@ -49,8 +49,13 @@ class StatusPage:
         targets = [row for row in self._hub.targets() if scope.matches(row)]
         reached = {row.cluster for row in targets}
         narrowed = bool(scope.apps or scope.is_of_targets)
+        status, apps = self._hub.status(), {row.app for row in targets}
+        running = [row.app for row in status.rollouts if not narrowed or row.app in apps]
+        shown = [await self._hub.rollouts.show(app) for app in running[: pipeline.MOST_ROLLOUTS]]
         return Snapshot(
-            status=self._hub.status(),
+            status=status,
+            rollouts=[detail for detail in shown if detail is not None],
+            more_rollouts=len(running) - pipeline.MOST_ROLLOUTS,
             clusters=[row for row in self._hub.clusters() if not narrowed or row.name in reached],
             targets=targets,
             events=await self._hub.events(limit=EVENTS),
@@ -66,6 +71,7 @@ def render(snapshot: Snapshot, query: PageFilter) -> str:
         panel.pauses(status.pauses, now),
         panel.holds(status.holds, now),
         _filter(query),
+        pipeline.rollouts(snapshot.rollouts, snapshot.more_rollouts, now),
         panel.attention(snapshot),
         panel.matrix(snapshot),
         panel.clusters(snapshot),
@@ -73,7 +79,7 @@ def render(snapshot: Snapshot, query: PageFilter) -> str:
         panel.events(snapshot.events, now),
     ]
     facts = f"version {status.version} · hub {status.hub_id[:8]} · as of {status.now}"
-    return frame(Html(redact(join(parts))), facts)
+    return frame(Html(redact(join(parts))), facts, status.now)
 
 
 def _filter(query: PageFilter) -> Html:
@@ -92,7 +98,7 @@ def _refusal(error: RequestError) -> Html:
     return tag("section", *parts, class_="alert")
 
 
-def frame(main: Html, facts: str = "") -> str:
+def frame(main: Html, facts: str = "", now: str = "") -> str:
     """Put a page around its content."""
     style, script = _asset("page.css"), _asset("page.js")
     head = join([
@@ -107,7 +113,7 @@ def frame(main: Html, facts: str = "") -> str:
         tag("span", "", id="link", role="status"),
         tag("span", facts, class_="faint"),
     )
-    body = tag("body", bar, tag("main", main), tag("script", script))
+    body = tag("body", bar, tag("main", main, data_now=now or None), tag("script", script))
     return f"<!doctype html>\n{tag('html', tag('head', head), body, lang='en')}\n"
 
 

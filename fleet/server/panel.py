@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from fleet.hub.rolloutview import RolloutDetail
 from fleet.hub.view import ClusterRow, HoldRow, PauseRow, ProblemRow, RepositoryRow, Status, TargetRow
 from fleet.server.markup import Html, join, tag
 from fleet.store.event import Event
@@ -24,6 +25,20 @@ LOOKS: Mapping[str, tuple[str, str]] = {
     "Failed": ("bad", "✕"),
     "Stale": ("still", "◌"),
     "Unknown": ("still", "?"),
+    "Done": ("good", "✓"),
+    "Planned": ("busy", "·"),
+    "Running": ("busy", "↻"),
+    "Checking": ("busy", "?"),
+    "Applying": ("busy", "↻"),
+    "Verifying": ("busy", "↻"),
+    "Soaking": ("busy", "…"),
+    "Held": ("warn", "…"),
+    "AwaitingApproval": ("warn", "…"),
+    "Aborted": ("bad", "✕"),
+    "RolledBack": ("bad", "↶"),
+    "Pending": ("still", "·"),
+    "Deferred": ("still", "◌"),
+    "Skipped": ("still", "»"),
 }
 """State -> class and shape: never colour alone."""
 _ORDER = ("Failed", "Degraded", "Drifted", "Stale", "Unknown", "Paused", "Waiting", "Connecting", "Progressing")
@@ -37,6 +52,9 @@ class Snapshot:
     clusters: Sequence[ClusterRow]
     targets: Sequence[TargetRow]
     events: Sequence[Event]
+    rollouts: Sequence[RolloutDetail] = ()
+    """Those shown in full."""
+    more_rollouts: int = 0
 
     @property
     def now(self) -> datetime:

@@ -1,7 +1,7 @@
 "use strict";
 // The server renders the page; this only asks for it again when something happened, and says when it cannot.
 const SOON_MS = 400, RETRY_MS = 3000, EVERY_MS = 20000, KEY = "fleet-token";
-let pending = 0, last = "";
+let pending = 0, last = "", shownAt = performance.now(), shownHtml = document.querySelector("main").innerHTML;
 
 function headers(more) {
   const token = sessionStorage.getItem(KEY);
@@ -28,11 +28,34 @@ async function refresh() {
   if (!main) return show("lost", `the hub answered ${answer.status}: what you see is old`);
   if (document.activeElement && document.activeElement.matches("main input")) return;
   // what is being typed is not in the markup: a page that says the same is left alone
-  const shown = document.querySelector("main");
-  if (main.innerHTML !== shown.innerHTML) shown.replaceWith(document.adoptNode(main));
+  const shown = document.querySelector("main"), html = main.innerHTML;
+  if (html !== shownHtml) shown.replaceWith(document.adoptNode(main));
+  else shown.dataset.now = main.dataset.now;
+  shownHtml = html;
+  shownAt = performance.now();
+  tick();
   const facts = page.querySelector("header .faint");
   if (facts) document.querySelector("header .faint").replaceWith(document.adoptNode(facts));
   if (answer.ok) show("live", "live");
+}
+
+// What is left of a gate goes on between two pages, by the hub's clock: that of the page, and what went by since.
+function words(left) {
+  const s = Math.ceil(left / 1000);
+  for (const [unit, length] of [["d", 86400], ["h", 3600], ["m", 60]]) {
+    if (s >= length) {
+      const rest = unit === "m" ? `${s % 60}s` : "";
+      return `${Math.floor(s / length)}${unit}${rest}`;
+    }
+  }
+  return s > 0 ? `${s}s` : "now";
+}
+
+function tick() {
+  const now = Date.parse(document.querySelector("main").dataset.now) + performance.now() - shownAt;
+  for (const time of document.querySelectorAll("time[data-at]")) {
+    time.textContent = words(Date.parse(time.dataset.at) - now);
+  }
 }
 
 function soon() {
@@ -73,6 +96,7 @@ document.addEventListener("submit", (event) => {
   refresh();
 });
 
+setInterval(tick, 1000);
 setInterval(soon, EVERY_MS);
 if (sessionStorage.getItem(KEY)) soon();
 keepFollowing();

@@ -10,6 +10,7 @@ import pytest
 
 from fleet.hub.view import PauseRow, ProblemRow
 from tests.harness.hub import FakeHub, app, cluster, event, hold, repository, target
+from tests.harness.rollout import cluster_row, rollout_detail, rollout_row, stage_row
 from tests.integration.server.conftest import VIEWER, Api
 
 HOSTILE = """"><script>alert(1)</script><img src=x onerror='alert(2)'>&"""
@@ -174,3 +175,32 @@ async def test_the_page_shows_holds(api: Api, hub: FakeHub) -> None:
     hub.hold_rows = [hold(reason="incident 12", actor="ada")]
     text = Tags(await page_of(api)).text
     assert [word for word in ("Held", "app shop", "shop#41", "incident 12", "ada") if word not in text] == []
+
+
+async def test_rollouts_are_shown_with_what_they_wait_for(api: Api, hub: FakeHub) -> None:
+    """Stage by stage; one that went well is not, and a filter keeps those of its apps."""
+    done, other = rollout_row("db", 7, "Succeeded"), rollout_row("web", 3, "Failed", message="no way", waits_for="")
+    hub.rollouts.details = [rollout_detail(), rollout_detail(done), rollout_detail(other)]
+    page = await page_of(api)
+    assert re.findall(r"<article><h3><b>([^<]*)</b>", page) == ["shop#42", "web#3"]
+    assert re.findall(r'class="stage (\w+)-edge"', page.partition("</article>")[0]) == ["good", "busy", "warn"]
+    assert 'data-at="2030-01-31T12:04:00Z">4m</time>' in page
+    assert "no way" in page
+    narrow = await page_of(api, "?app=shop")
+    assert re.findall(r"<article><h3><b>([^<]*)</b>", narrow) == ["shop#42"]
+    hub.rollouts.details = [rollout_detail(done)]
+    assert "<article>" not in await page_of(api)
+
+
+async def test_a_rollout_of_many_clusters_shows_those_that_matter(api: Api, hub: FakeHub) -> None:
+    """Failures first, the rest counted; what clusters say cannot become markup."""
+    many = [cluster_row(f"c-{i}") for i in range(100)]
+    failed = cluster_row("odd", "Failed", reason="CrashLoopBackOff", message=HOSTILE)
+    hub.rollouts.details = [rollout_detail(None, stage_row("prod", "Running", *many, failed))]
+    page = await page_of(api)
+    article = page[page.index("<article>") : page.index("</article>")]
+    assert article.count('class="chip good"') == 59
+    assert "and 41 Done" in article
+    assert article.index("odd") < article.index("c-0")
+    assert "<b>odd </b>CrashLoopBackOff: " in article
+    assert "<script>" not in article
