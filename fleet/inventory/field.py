@@ -119,7 +119,11 @@ def _check_range(text: str) -> str:
     return text
 
 
-def _check_http_url(url: str) -> str:
+def check_http_url(url: str) -> str:
+    """Return an https or http URL unchanged.
+
+    Raises: ValueError, for people; shows nothing of the URL.
+    """
     parts = _split_url(url, "must be an https or http URL")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an https or http URL")
@@ -166,7 +170,7 @@ FilePath = Annotated[Path, AfterValidator(_resolve_path)]
 """A file on the hub's machine; absolute once read. Whether it exists is found out when it is used."""
 GitUrl = Annotated[str, AfterValidator(_resolve_url)]
 """A URL, or the absolute path of a local repository."""
-HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
+HttpUrl = Annotated[str, AfterValidator(check_http_url)]
 GitName = Annotated[str, AfterValidator(_check_branch)]
 CommitSha = Annotated[str, _matching(r"[0-9a-f]{40}", "must be a full commit sha: 40 lower-case hex digits")]
 VersionRange = Annotated[str, AfterValidator(_check_range)]

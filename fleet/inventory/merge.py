@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from fleet.errors import Problem
 from fleet.inventory.check import Fault, check_entries, check_targets
+from fleet.inventory.question import check_questions
 from fleet.inventory.schema import Entry
 from fleet.inventory.targeting import plan_targets
 from fleet.inventory.value import Inventory, Key, Scan
@@ -37,7 +38,9 @@ def merge(previous: Inventory | None, scan: Scan, *, quiet: bool) -> Inventory:
     )
     targets = plan_targets(inventory)
     in_files = [problem for file in scan.files.values() for problem in file.problems]
-    problems = sorted({*in_files, *draft.problems, *check_targets(targets.values())})
+    problems = sorted(
+        {*in_files, *draft.problems, *check_targets(targets.values()), *check_questions(targets.values())}
+    )
     return replace(inventory, targets=targets, problems=tuple(problems))
 
 

@@ -1,10 +1,10 @@
 """The `rollout` part of environments and apps, as files write it."""
 
 import difflib
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
@@ -22,55 +22,22 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from fleet.inventory.field import FilePath, HttpUrl, LabelKey, Name, Seconds, parse_duration
+from fleet.inventory.address import is_forbidden_host
+from fleet.inventory.condition import parse_condition
+from fleet.inventory.field import (
+    FilePath,
+    LabelKey,
+    Name,
+    Seconds,
+    check_http_url,
+    is_plain_beyond_loopback,
+    parse_duration,
+)
+from fleet.inventory.jsonpath import parse_json_path
+from fleet.inventory.placeholder import PLACE, list_names
 
 _SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 _ACTIONS = ("wait", "defer", "fail")
-_NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
-_METADATA_HOSTS = (
-    "metadata",
-    "metadata.google.internal",
-    "metadata.goog",
-    "instance-data",
-    "instance-data.ec2.internal",
-)
-_FORBIDDEN = tuple(
-    map(ip_network, ("169.254.0.0/16", "fe80::/10", "0.0.0.0/8", "::/128", "100.100.100.200/32", "fd00:ec2::/32"))
-)
-
-
-def is_forbidden_host(host: str) -> bool:
-    """Tell whether a name or literal address belongs to a metadata service or to the link itself.
-
-    >>> is_forbidden_host("169.254.169.254"), is_forbidden_host("2852039166"), is_forbidden_host("10.0.0.1")
-    (True, True, False)
-    """
-    name = host.rstrip(".").lower()
-    address = _read_address(name)
-    if address is None:
-        return name in _METADATA_HOSTS
-    plain = address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
-    return any(plain in network for network in _FORBIDDEN if network.version == plain.version)
-
-
-def _read_address(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(host.partition("%")[0])
-    except ValueError:
-        return _read_old_address(host)
-
-
-def _read_old_address(host: str) -> IPv4Address | None:
-    """Read an IPv4 address as the C library does: fewer parts, hexadecimal, octal."""
-    parts = host.split(".")
-    if len(parts) > 4 or not all(re.fullmatch(r"0x[0-9a-f]+|[0-9]+", part) for part in parts):
-        return None
-    try:
-        numbers = [int(p, 16 if p.startswith("0x") else 8 if p.startswith("0") else 10) for p in parts]
-        head = sum(number << (24 - 8 * index) for index, number in enumerate(numbers[:-1]))
-        return IPv4Address(head + numbers[-1])
-    except ValueError:
-        return None
 
 
 def _check_cron(text: str) -> str:
@@ -138,13 +105,34 @@ def _read_unreachable(value: object) -> object:
         raise ValueError(f"wait {error}") from None
 
 
+def _check_text(text: str) -> str:
+    list_names(text)
+    return text
+
+
 def _check_url(url: str, info: ValidationInfo) -> str:
+    check_http_url(PLACE.sub("1", _check_text(url)))
     host = urlsplit(url).hostname or ""
-    if not info.data.get("allow_private") and is_forbidden_host(host):
+    if "${" not in host and not info.data.get("allow_link_local") and is_forbidden_host(host):
         raise ValueError(
-            f"{host} is a link-local or metadata address; name another, or set allowPrivate: true if it is meant"
+            f"{host} is a link-local, metadata or multicast address; name another, or set allowLinkLocal: true if it is meant"
         )
     return url
+
+
+def _check_json_path(text: str) -> str:
+    if text:
+        parse_json_path(text)
+    return text
+
+
+def _check_json(text: str) -> str:
+    if text and not list_names(text):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError(f"is not JSON; of a text write the double quotes, too: '{json.dumps(text)}'") from None
+    return text
 
 
 Cron = Annotated[str, AfterValidator(_check_cron)]
@@ -153,12 +141,13 @@ _AMOUNT = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "patt
 AmountText = Annotated[str, BeforeValidator(_read_amount), WithJsonSchema(_AMOUNT)]
 """A number of clusters, or a share such as `25%`; text either way once read."""
 Batches = Annotated[tuple[AmountText, ...], AfterValidator(_check_batches), Field(min_length=1)]
-ProbeUrl = Annotated[HttpUrl, AfterValidator(_check_url)]
+ProbeUrl = Annotated[str, AfterValidator(_check_url)]
+Template = Annotated[str, AfterValidator(_check_text)]
+"""Text that may hold `${NAME}`."""
 
 
 def _check_condition(text: str) -> str:
-    if not re.fullmatch(rf"(<=?|>=?|==|!=)\s*{_NUMBER}", text.strip()):
-        raise ValueError("must be a comparison with a number, such as < 0.01 or >= 2")
+    parse_condition(text)
     return text.strip()
 
 
@@ -201,31 +190,43 @@ class Window(_Part):
 class HttpCheck(_Part):
     """An HTTP request whose answer says whether all is well."""
 
-    allow_private: bool = Field(default=False, description="Allow link-local and metadata addresses.")
+    allow_link_local: bool = Field(default=False, description="Allow link-local, metadata and multicast addresses.")
     url: ProbeUrl = Field(description="https or http URL; may hold `${cluster}`, `${environment}`, `${app}` and so on.")
     method: Literal["GET", "HEAD", "POST"] = Field(default="GET", description="Request method.")
     status: tuple[Annotated[int, Field(ge=100, le=599)], ...] = Field(default=(200,), description="Statuses that pass.")
-    body: str = Field(default="", description="Text that the body must contain.")
-    json_path: str = Field(default="", description="Where to look in a JSON body.")
-    equals: str = Field(default="", description="What `jsonPath` must find, written as JSON; anything if absent.")
+    body: Template = Field(default="", description="Text that the body must contain.")
+    json_path: Annotated[str, AfterValidator(_check_json_path)] = Field(
+        default="", description="Where to look in a JSON body: `$.items[0].ready`, `$.items[*].ready`."
+    )
+    equals: Annotated[str, AfterValidator(_check_json)] = Field(
+        default="", description="What `jsonPath` must find, written as JSON; anything if absent."
+    )
     ca_file: FilePath | None = Field(default=None, description="PEM certificates to trust instead of the system's.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.equals and not self.json_path:
             raise ValueError("equals needs jsonPath")
+        if self.method == "HEAD" and (self.body or self.json_path):
+            raise ValueError("method HEAD is answered without a body; use GET")
         return self
 
 
 class PrometheusCheck(_Part):
     """A query whose value must satisfy a condition."""
 
-    allow_private: bool = Field(default=False, description="Allow link-local and metadata addresses.")
+    allow_link_local: bool = Field(default=False, description="Allow link-local, metadata and multicast addresses.")
     url: ProbeUrl = Field(description="https or http URL of the server.")
-    query: Annotated[str, Field(min_length=1)] = Field(description="PromQL.")
+    query: Annotated[Template, Field(min_length=1)] = Field(description="PromQL; may hold `${cluster}` and so on.")
     condition: Condition = Field(description="A comparison with a number, such as `< 0.01`.")
     token_file: FilePath | None = Field(default=None, description="File with a bearer token.")
     ca_file: FilePath | None = Field(default=None, description="PEM certificates to trust instead of the system's.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.token_file and is_plain_beyond_loopback(self.url):
+            raise ValueError("tokenFile: over http a token would go in clear; use https")
+        return self
 
 
 class Check(_Part):

@@ -24,6 +24,15 @@ def merge_variables(app: App, environment: Environment, cluster: Cluster) -> dic
     return dict(sorted(merged.items()))
 
 
+def stage_variables(app: App, environment: Environment) -> dict[str, str]:
+    """Return the variables that an app has in an environment whatever the cluster: App < Environment < App `overrides`."""
+    merged = {**app.spec.variables, **environment.spec.variables}
+    for override in app.spec.overrides:
+        if override.environment == environment.name and override.cluster is None and override.cluster_selector is None:
+            merged |= override.variables
+    return dict(sorted(merged.items()))
+
+
 def explain_variables(app: App, environment: Environment, cluster: Cluster) -> dict[str, str]:
     """Return for each variable in force where it came from: `Environment production (clusters.d/stages.yaml:3)`."""
     origins: dict[str, str] = {}

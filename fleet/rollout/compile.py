@@ -110,7 +110,7 @@ def _compile_question(check: written.Check) -> Question:
             json_path=http.json_path,
             equals=http.equals,
             ca_file=str(http.ca_file or ""),
-            allow_private=http.allow_private,
+            allow_link_local=http.allow_link_local,
         )
     query = check.prometheus
     assert query is not None
@@ -120,7 +120,7 @@ def _compile_question(check: written.Check) -> Question:
         condition=query.condition,
         token_file=str(query.token_file or ""),
         ca_file=str(query.ca_file or ""),
-        allow_private=query.allow_private,
+        allow_link_local=query.allow_link_local,
     )
 
 

@@ -76,7 +76,8 @@ class HttpProbe:
     """An HTTP request whose answer says whether all is well."""
 
     url: str
-    """May hold `${cluster}`, `${environment}`, `${app}`, `${revision}` and the target's variables."""
+    """May hold `${cluster}`, `${environment}`, `${app}`, `${revision}`, `${release}` and the target's variables; so may
+    `body`, `equals` and the query of Prometheus."""
     method: str = "GET"
     status: tuple[int, ...] = (200,)
     body: str = ""
@@ -85,8 +86,8 @@ class HttpProbe:
     equals: str = ""
     """What `json_path` must find, written as JSON; empty = it must find something."""
     ca_file: str = ""
-    allow_private: bool = False
-    """Link-local and metadata addresses are refused unless this is set."""
+    allow_link_local: bool = False
+    """Link-local, metadata and multicast addresses are refused unless this is set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ class PrometheusQuery:
     """A comparison with a number: `< 0.01`, `>= 2`, `== 0`."""
     token_file: str = ""
     ca_file: str = ""
-    allow_private: bool = False
+    allow_link_local: bool = False
 
 
 Question: TypeAlias = HttpProbe | PrometheusQuery

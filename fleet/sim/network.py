@@ -326,6 +326,11 @@ class MemoryReach:
     def __init__(self, network: MemoryNetwork) -> None:
         self._network = network
 
-    def connector(self, to: Destination, *, limit: int) -> aiohttp.BaseConnector:
-        """Return a connector that dials `to` whatever URL is asked for; at most `limit` connections (0: any)."""
+    def connector(
+        self, to: Destination, *, limit: int, refuse: Callable[[str], bool] | None = None
+    ) -> aiohttp.BaseConnector:
+        """Return a connector that dials `to` whatever URL is asked for; at most `limit` connections (0: any).
+
+        Names lead to no addresses here, so that there is nothing to `refuse`.
+        """
         return MemoryConnector(self._network, (to.host, to.port), limit=limit)

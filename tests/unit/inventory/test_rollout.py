@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.inventory.address import is_forbidden_host
 from fleet.inventory.reference import write_reference
-from fleet.inventory.rollout import is_forbidden_host
 from tests.unit.inventory.build import app, cluster, environment, faults, inventory, repository
 from tests.unit.inventory.test_parse import faults as file_faults
 from tests.unit.inventory.test_parse import spec
@@ -40,8 +40,8 @@ TABLE: list[tuple[str, list[str]]] = [
     (within("windows: [{cron: '0 9 * * MON-FRI', duration: 8h, timezone: Europe/Berln}]"), ["6:65: spec.rollout.windows[0].timezone: is not a time zone; did you mean Europe/Berlin?"]),
     (within("windows: [{cron: '0 9 * * 1', duration: 0s}]"), ["6:45: spec.rollout.windows[0].duration: must be at least 60s"]),
     (within("approval: {required: -1}"), ["6:26: spec.rollout.approval.required: must be at least 0"]),
-    (within(HTTP % "http://169.254.169.254/x"), ["6:36: spec.rollout.checks[0].http.url: 169.254.169.254 is a link-local or metadata address; name another, or set allowPrivate: true if it is meant"]),
-    (within(HTTP % "http://[fd00:ec2::254]/x"), ["6:36: spec.rollout.checks[0].http.url: fd00:ec2::254 is a link-local or metadata address; name another, or set allowPrivate: true if it is meant"]),
+    (within(HTTP % "http://169.254.169.254/x"), ["6:36: spec.rollout.checks[0].http.url: 169.254.169.254 is a link-local, metadata or multicast address; name another, or set allowLinkLocal: true if it is meant"]),
+    (within(HTTP % "http://[fd00:ec2::254]/x"), ["6:36: spec.rollout.checks[0].http.url: fd00:ec2::254 is a link-local, metadata or multicast address; name another, or set allowLinkLocal: true if it is meant"]),
     (within(HTTP % "ftp://x"), ["6:36: spec.rollout.checks[0].http.url: must be an https or http URL"]),
     (within("checks: [{name: c}]"), ["6:14: spec.rollout.checks[0]: needs exactly one of http, prometheus"]),
     (within("checks: [{name: c, http: {url: 'http://a'}}, {name: c, http: {url: 'http://a'}}]"), ["6:13: spec.rollout.checks: two checks are named c; give each a name of its own"]),
@@ -126,8 +126,11 @@ def test_a_cron_line_is_right_or_refused_at_its_place(cron: str) -> None:
 
 
 def test_a_forbidden_address_may_be_allowed() -> None:
-    """`allowPrivate` says that it is meant, wherever it is written."""
-    for inner in ("url: 'http://169.254.1.1/', allowPrivate: true", "allowPrivate: true, url: 'http://169.254.1.1/'"):
+    """`allowLinkLocal` says that it is meant, wherever it is written."""
+    for inner in (
+        "url: 'http://169.254.1.1/', allowLinkLocal: true",
+        "allowLinkLocal: true, url: 'http://169.254.1.1/'",
+    ):
         assert file_faults(within(f"checks: [{{name: c, http: {{{inner}}}}}]")) == []
 
 

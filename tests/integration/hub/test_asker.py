@@ -1,0 +1,128 @@
+"""Checks over the memory network, in virtual time: what is asked, of whom, and what comes of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
+
+import pytest
+from aiohttp import web
+
+from fleet.hub.asker import Asker
+from fleet.inventory.value import Inventory
+from fleet.rollout.decision import Ask
+from fleet.rollout.policy import Check, HttpProbe, PrometheusQuery, Question
+from fleet.rollout.state import Run, Sample
+from fleet.sim.loop import SimLoop, deterministic
+from fleet.sim.network import MemoryNetwork, MemoryReach
+from tests.integration.hub.conftest import VirtualClock
+from tests.unit.inventory.build import app, cluster, environment, inventory, repository
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+FLEET = inventory(
+    repository(),
+    environment("prod", "variables: {DOMAIN: example}"),
+    cluster("eu", "prod", spec="variables: {ZONE: z1}"),
+    app(),
+)
+
+
+class Site:
+    """One server of the memory network; `asked` holds path and form of every request."""
+
+    def __init__(self) -> None:
+        self.network = MemoryNetwork(seed=1)
+        self.asked: list[str] = []
+        self.reply = web.Response
+        self.wait_s = 0.0
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer after a while."""
+        self.asked.append(f"{request.method} {request.path} {dict(await request.post())}")
+        await asyncio.sleep(self.wait_s)
+        return self.reply()
+
+    async def ask(self, question: Question, *, cluster: str = "", known: Inventory | None = FLEET) -> Sample:
+        """Ask a check of the run of shop#7 once."""
+        clock = VirtualClock()
+        run = Run(id=1, app="shop", release=7, revision="abc", created_at=clock.now())
+        check = Check(name="c", question=question, timeout_s=5.0)
+        asker = Asker(reach=MemoryReach(self.network), clock=clock, inventory=lambda: known)
+        return await asker.ask(Ask(check=check, environment="prod", cluster=cluster, round=3), run)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    """A server at p.example:80."""
+    made = Site()
+    server = web.Server(made.answer, access_log=None)
+    made.network.listen("p.example", 80, server)
+    with deterministic(asyncio.get_running_loop()):
+        yield made
+        await server.shutdown(1.0)
+
+
+def http(path: str = "", **fields: str) -> HttpProbe:
+    """Return a probe of the server."""
+    return HttpProbe(url=f"http://p.example/{path}", **fields)  # type: ignore[arg-type]  # only text is given
+
+
+QUERY = PrometheusQuery(url="http://p.example", query='up{c="${cluster}"}', condition="< 1")
+
+
+def scalar(value: str) -> web.Response:
+    """Answer as Prometheus does."""
+    return web.json_response({"status": "success", "data": {"resultType": "scalar", "result": [1, value]}})
+
+
+async def test_a_cluster_is_asked_with_its_variables(site: Site) -> None:
+    """Built-in words and variables of every layer; the result says when, and of which attempt."""
+    sample = await site.ask(http("${app}/${environment}/${cluster}/${revision}/${DOMAIN}/${ZONE}"), cluster="eu")
+    assert site.asked == ["GET /shop/prod/eu/abc/example/z1 {}"]
+    now = cast("SimLoop", asyncio.get_running_loop()).now()
+    assert sample == Sample(check="c", at=now, outcome="passed", value="200", round=3)
+
+
+async def test_a_stage_is_asked_without_those_of_clusters(site: Site) -> None:
+    """What differs between clusters has no value there, and nothing is sent."""
+    assert (await site.ask(http("${DOMAIN}"))).outcome == "passed"
+    for name in ("cluster", "ZONE"):
+        sample = await site.ask(http(f"${{{name}}}"))
+        assert (sample.outcome, sample.message) == ("inconclusive", f"${{{name}}} has no value here")
+    assert len(site.asked) == 1
+
+
+async def test_prometheus_is_asked_for_an_instant(site: Site) -> None:
+    """The query goes in the body, never into an access log."""
+    for value, outcome in (("0.5", "passed"), ("2", "failed"), ("NaN", "inconclusive")):
+        site.reply = lambda value=value: scalar(value)  # type: ignore[misc, assignment]
+        assert (await site.ask(QUERY, cluster="eu")).outcome == outcome
+    assert set(site.asked) == {"POST /api/v1/query {'query': 'up{c=\"eu\"}'}"}
+
+
+@pytest.mark.parametrize(("question", "outcome"), [(http(), "failed"), (QUERY, "inconclusive")])
+async def test_who_does_not_answer_in_time(site: Site, question: Question, outcome: str) -> None:
+    """A service fails; of a silent Prometheus nothing follows; neither takes longer than its timeout."""
+    site.wait_s = 60.0
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    sample = await site.ask(question, cluster="eu")
+    assert (sample.outcome, sample.message) == (outcome, "p.example:80 did not answer in time")
+    assert loop.time() - began == pytest.approx(5.0)
+
+
+async def test_nobody_listens(site: Site) -> None:
+    """The same for a connection that is refused."""
+    site.network.unlisten("p.example", 80)
+    assert (await site.ask(http())).outcome == "failed"
+    assert (await site.ask(QUERY, cluster="eu")).outcome == "inconclusive"
+
+
+async def test_what_cannot_be_asked_is_inconclusive(site: Site) -> None:
+    """A forbidden address, a file that is not there, an inventory that is not read yet: nothing is sent."""
+    forbidden = HttpProbe(url="http://169.254.169.254/")
+    for question, words in ((forbidden, "allowLinkLocal"), (http(ca_file="/nowhere"), "caFile /nowhere")):
+        sample = await site.ask(question)
+        assert sample.outcome == "inconclusive"
+        assert words in sample.message
+    assert (await site.ask(http("${DOMAIN}"), known=None)).outcome == "inconclusive"
+    assert site.asked == []
