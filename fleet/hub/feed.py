@@ -161,6 +161,10 @@ class Feed:
         """Take news of a repository."""
         self._mark([name for name, targets in self._targets.items() if _repository(targets) == snapshot.name])
 
+    def newest_of(self, target: TargetId) -> Fresh | None:
+        """Return the newest release as rendered for a target; None before it could be rendered."""
+        return self._fresh.get(target)
+
     def is_fresh(self, supply: Supply) -> bool:
         """Tell whether a supply follows what the remote has said since the hub started."""
         snapshot = self._sources.snapshot(supply.target.app.spec.repository)

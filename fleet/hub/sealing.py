@@ -1,14 +1,15 @@
 """The hub's part in delivering sealed values: who looks again when a key changes, and which file needs which key."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from fleet.clock import Clock
-from fleet.errors import FleetError, SealError
+from fleet.errors import FetchFailed, FleetError, RevisionMissing
 from fleet.hub.feed import Supply
 from fleet.hub.queue import Runner
 from fleet.hub.supervisor import Supervisor
-from fleet.object import Seal, TargetId
+from fleet.object import Manifest, Seal, TargetId
 from fleet.render.renderer import CachingRenderer
 from fleet.secrets.key import Keyring
 from fleet.secrets.unseal import KeyringUnsealer
@@ -41,7 +42,8 @@ class Sealing:
         self.on_scanned: Callable[[], None] = lambda: None
         """Told when the usage index was written."""
         self._runner: Runner[str] | None = None
-        self._written: dict[str, dict[str, dict[str, list[Usage]]]] = {}
+        self._written: dict[str, dict[str, tuple[str, list[Usage]]]] = {}
+        """App -> cluster -> revision and rows."""
         supervisor.feed.on_supply = self._take_supply
         keyring.on_change(self.review)
         unsealer.on_kids = self._note_opened
@@ -61,7 +63,8 @@ class Sealing:
     def is_scanned(self, cluster: str) -> bool:
         """Tell whether the usage index knows what Git holds for a cluster.
 
-        A build whose sources do not open is known enough: it may be waiting for a key that is yet to be made.
+        An app that cannot be rendered says nothing and keeps nobody waiting: it may need the very key that is yet to be
+        made. One whose repository has not answered may say something yet.
         """
         inventory = self._supervisor.inventory
         if inventory is None or cluster not in inventory.clusters:
@@ -70,9 +73,13 @@ class Sealing:
 
     def _is_scanned(self, target: TargetId) -> bool:
         supply = self._supervisor.feed.supplies.get(target)
-        if supply is None or supply.desired is None:
-            return supply is not None and isinstance(supply.failure, SealError)
-        return target.cluster in self._written.get(target.app, {}).get(supply.desired.revision, {})
+        if supply is None:
+            return False
+        needs = self._needs(target, supply)
+        if needs is None:
+            return supply.failure is not None and not isinstance(supply.failure, FetchFailed | RevisionMissing)
+        written = self._written.get(target.app, {}).get(target.cluster)
+        return written is not None and written[0] == needs.revision
 
     def review(self) -> None:
         """Look again at what a changed key may open or close: every target, and builds with sealed sources first."""
@@ -96,56 +103,81 @@ class Sealing:
         if self._runner is not None:
             self._runner.mark_later(app, SETTLE_S)
 
+    def _needs(self, target: TargetId, supply: Supply) -> "_Needs | None":
+        """Return what a target must be able to open: what it has, and what a rollout will bring it."""
+        newest, desired = self._supervisor.feed.newest_of(target), supply.desired
+        if newest is None and desired is None:
+            return None
+        had = desired.manifests if desired is not None else ()
+        coming = newest.rendered.manifests if newest is not None else ()
+        sealed = {(m.key, m.digest): m for m in (*had, *coming) if m.seal is not Seal.NONE}
+        revision = newest.head if newest is not None else desired.revision if desired is not None else ""
+        return _Needs(revision=revision, manifests=tuple(sealed.values()))
+
     async def _record(self, app: str) -> None:
-        """Write down what an app's clusters need; a cluster held at an earlier release needs what that one has."""
-        supplies = {t: s for t, s in self._supervisor.feed.supplies.items() if t.app == app and s.desired is not None}
-        found: dict[str, dict[str, list[Usage]]] = {}
+        """Write down what an app's clusters need; a cluster held at an earlier release needs what that one has, too."""
+        written = dict(self._written.get(app, {}))
+        changed: dict[str, dict[str, list[Usage]]] = {}
+        supplies = {t: s for t, s in self._supervisor.feed.supplies.items() if t.app == app}
         for target, supply in supplies.items():
-            assert supply.desired is not None
-            rows = [*self._uses(target, supply), *await self._source_uses(target, supply)]
-            found.setdefault(supply.desired.revision, {})[target.cluster] = rows
-        if found == self._written.get(app):
-            return
-        for revision, by_cluster in found.items():
+            needs = self._needs(target, supply)
+            if needs is None:
+                continue
+            rows = [*self._uses(target, supply, needs), *await self._source_uses(target, supply, needs)]
+            if written.get(target.cluster) != (needs.revision, rows):
+                changed.setdefault(needs.revision, {})[target.cluster] = rows
+                written[target.cluster] = (needs.revision, rows)
+        for revision, by_cluster in changed.items():
             repository = next(iter(supplies.values())).target.app.spec.repository
-            rows = [row for cluster in by_cluster.values() for row in cluster]
-            await self._usage.replace(repository, app, revision, rows, clusters=by_cluster.keys())
-        self._written[app] = found
-        known = {(s.target.app.spec.repository, t.app) for t, s in self._supervisor.feed.supplies.items()}
-        await self._usage.keep(known)
+            found = [row for rows in by_cluster.values() for row in rows]
+            await self._usage.replace(repository, app, revision, found, clusters=by_cluster.keys())
+        self._written[app] = written
+        await self._usage.keep({(s.target.app.spec.repository, t.app) for t, s in self._supplies()})
         self.on_scanned()
 
-    def _uses(self, target: TargetId, supply: Supply) -> Iterator[Usage]:
-        for m in supply.desired.manifests if supply.desired is not None else ():
-            if m.seal is not Seal.NONE:
-                opened_with = self._unsealer.kids.get((target.cluster, m.digest), {})
-                for item, kid in list_uses(m, target.cluster, self._keyring, opened_with):
-                    yield _usage(target, supply, kid, item, place=(m.origin.file, m.key.namespace, m.key.name))
+    def _supplies(self) -> Iterable[tuple[TargetId, Supply]]:
+        return self._supervisor.feed.supplies.items()
 
-    async def _source_uses(self, target: TargetId, supply: Supply) -> list[Usage]:
+    def _uses(self, target: TargetId, supply: Supply, needs: "_Needs") -> Iterator[Usage]:
+        for m in needs.manifests:
+            opened_with = self._unsealer.kids.get((target.cluster, m.digest), {})
+            for item, kid in list_uses(m, target.cluster, self._keyring, opened_with):
+                place = (m.origin.file, m.key.namespace, m.key.name)
+                yield _usage(target, supply, needs.revision, kid=kid, item=item, place=place)
+
+    async def _source_uses(self, target: TargetId, supply: Supply, needs: "_Needs") -> list[Usage]:
         """List the sources of a build that had to be opened; what cannot be read any more needs no key."""
-        desired = supply.desired
         snapshot = self._supervisor.mirrors.snapshot(supply.target.app.spec.repository)
-        if supply.target.app.spec.decryption is None or desired is None or snapshot is None:
+        if supply.target.app.spec.decryption is None or snapshot is None:
             return []
-        given = self._supervisor.feed.render_input(supply.target, snapshot.store, desired.revision)
+        given = self._supervisor.feed.render_input(supply.target, snapshot.store, needs.revision)
         try:
             sources = await self._renderer.find_sealed(given)
         except FleetError:
             return []
         return [
-            _usage(target, supply, kid, WHOLE_FILE, place=(path, "", ""))
+            _usage(target, supply, needs.revision, kid=kid, item=WHOLE_FILE, place=(path, "", ""))
             for path, data in sorted(sources.items())
             for kid in list_age_kids(data, target.cluster, self._keyring)
         ]
 
 
-def _usage(target: TargetId, supply: Supply, kid: str, item: str, *, place: tuple[str, str, str]) -> Usage:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Needs:
+    revision: str
+    """The newest that was rendered."""
+    manifests: tuple[Manifest, ...]
+    """Those that are sealed."""
+
+
+def _usage(
+    target: TargetId, supply: Supply, revision: str, *, kid: str, item: str, place: tuple[str, str, str]
+) -> Usage:
     path, namespace, name = place
     return Usage(
         repository=supply.target.app.spec.repository,
         app=target.app,
-        revision=supply.desired.revision if supply.desired is not None else "",
+        revision=revision,
         cluster=target.cluster,
         kid=kid,
         path=path,

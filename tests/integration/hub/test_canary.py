@@ -91,7 +91,8 @@ async def ask_everything(hub: HubService) -> list[tuple[str, bytes]]:
             if operation.method != "GET" or operation.secret:
                 continue
             for app in ("shop", "broken", "moved"):
-                names = {"app": app, "cluster": "one", "name": "one", "commit": "HEAD", "id": "1"}
+                known = {"app": app, "cluster": "one", "name": "one", "commit": "HEAD"}
+                names = {name: known.get(name, "1") for name in re.findall(r"\{(\w+)\}", operation.path)}
                 taken = operation.takes()
                 if "limit" in taken.__struct_fields__:
                     taken = msgspec.structs.replace(taken, limit=1000)

@@ -1,5 +1,6 @@
 """Sealed values on a whole hub: from Git to two clusters, and what happens when they do not open."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
@@ -245,6 +246,24 @@ async def test_with_the_hubs_own_keys(stage: Stage) -> None:
         reasons = {event.reason for event in await hub.events(since=before, limit=1000)}
         assert not reasons & {"KeysLocked", "UnknownKey", "Applied"}
     assert writes(one) == []
+
+
+async def test_an_app_that_does_not_render_keeps_no_key_from_being_made(stage: Stage) -> None:
+    """A cluster gets its key although one of its apps has no files yet; while a repository is away it waits."""
+    stage.declare("apps.yaml", app_document("shop", "app"), app_document("later", "nowhere"))
+    stage.repository.commit("first", {"app/settings.yaml": config()})
+    stage.repository.path.rename(stage.root / "away")
+    await stage.add_cluster("one")
+    async with stage.running(stage.world) as hub:
+        await asyncio.sleep(60)
+        assert list(await hub.keys.list()) == []
+        (stage.root / "away").rename(stage.repository.path)
+        await stage.state("one", "later", "Failed", "PathMissing", timeout_s=600)
+
+        async def made() -> bool:
+            return [row.state for row in await hub.keys.list()] == ["pending"]
+
+        await stage.until(made)
 
 
 @pytest.fixture
