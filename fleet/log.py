@@ -17,6 +17,7 @@ _PATTERNS = (
     (("bearer", "basic"), re.compile(rf"(?i){_WORD}(bearer|basic)\s+[A-Za-z0-9._~+/=-]{{8,}}"), rf"\1 {MASK}"),
     (("@",), re.compile(r"(?<=\w)://[^/\s\"'\\]+@"), f"://{MASK}@"),
     (("eyj",), re.compile(rf"{_WORD}eyJ[\w-]{{10,}}\.[\w-]+\.[\w-]*"), MASK),
+    (("age-secret-key-1",), re.compile(r"(?i)AGE-SECRET-KEY-1[A-Z0-9]+"), MASK),
     (
         ("private key",),
         re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),

@@ -44,6 +44,7 @@ def written(form: str, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
         (f"flt_{CANARY}", "***"),
         (f"token {JWT} refused", "token *** refused"),
         (f"key {PEM} end", "key *** end"),
+        ("opened with AGE-SECRET-KEY-1QQQSYQCYQ5RQWZQF4Z.", "opened with ***."),
         (f"-----BEGIN PRIVATE KEY-----\n{CANARY}", "***"),
         (f"https://x/?a=1&access_token={CANARY}&b=2", "https://x/?a=1&access_token=***&b=2"),
         (f"/hook?password={CANARY}", "/hook?password=***"),
