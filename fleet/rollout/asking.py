@@ -31,10 +31,20 @@ def due(
         verdict = _judge(check, samples, round_)
         if isinstance(verdict, Pending):
             wait_s = (verdict.next_at - now).total_seconds() if verdict.next_at is not None else 0.0
-            if wait_s <= 0:
+            if not 0 < wait_s <= check.interval_s:  # longer than that: the clock was set back
                 yield Ask(check=check, environment=environment, cluster=cluster, round=round_)
             else:
                 yield Wake(in_s=wait_s)
+
+
+def describe(checks: Sequence[Check], samples: Sequence[Sample], round_: int) -> str:
+    """Name the checks that are waited for, with what the last inconclusive answer of each was."""
+    open_ = [c for c in checks if isinstance(_judge(c, samples, round_), Pending)]
+    last = {s.check: s for s in samples if s.round == round_}
+    return "; ".join(
+        f"{c.name}: {last[c.name].message}" if c.name in last and last[c.name].outcome == "inconclusive" else c.name
+        for c in open_
+    )
 
 
 def _judge(check: Check, samples: Sequence[Sample], round_: int) -> Verdict:

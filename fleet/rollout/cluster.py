@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from fleet.rollout.asking import due, verdict_of
+from fleet.rollout.asking import describe, due, verdict_of
 from fleet.rollout.decision import Decision, Wake, move
 from fleet.rollout.policy import OnUnreachable, StagePolicy
 from fleet.rollout.state import IN_FLIGHT, WAITING, ClusterRun, ClusterState, Seen, StageRun
@@ -107,8 +107,9 @@ def _soak(
     elif isinstance(verdict, Failed):
         yield move(cluster, ClusterState.FAILED, "CheckFailed", verdict.why)
     else:
-        if cluster.state is not ClusterState.SOAKING:
-            yield move(cluster, ClusterState.SOAKING, "Checking", "its checks are under way")
+        message = f"waiting for {describe(checks, cluster.samples, cluster.round)}"
+        if (cluster.state, cluster.message) != (ClusterState.SOAKING, message):
+            yield move(cluster, ClusterState.SOAKING, "Checking", message)
         yield from due(
             checks,
             cluster.samples,

@@ -6,7 +6,7 @@ Decisions are carried out, and `decide` is asked again, until it has nothing to 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from fleet.rollout.asking import due, verdict_of
+from fleet.rollout.asking import describe, due, verdict_of
 from fleet.rollout.cluster import follow, take_part
 from fleet.rollout.decision import (
     Decision,
@@ -327,8 +327,9 @@ def _end_batch(rules: StagePolicy, stage: StageRun, state: Facts, now: datetime)
         message = "" if to is StageState.DONE else f"batch {step} of {total} is over"
         yield MoveStage(environment=stage.environment, to=to, reason=reason, message=message, step=step)
     else:
-        if stage.state is not StageState.CHECKING:
-            yield move_stage(stage, StageState.CHECKING, "Checking", ", ".join(c.name for c in checks))
+        message = f"waiting for {describe(checks, stage.samples, stage.round)}"
+        if (stage.state, stage.message) != (StageState.CHECKING, message):
+            yield move_stage(stage, StageState.CHECKING, "Checking", message)
         yield from due(checks, stage.samples, now, environment=stage.environment, round_=stage.round)
 
 

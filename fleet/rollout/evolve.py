@@ -22,6 +22,7 @@ from fleet.rollout.state import (
 )
 
 KEPT_SAMPLES = 200
+"""Results of earlier rounds that are kept."""
 ENDED = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.ABORTED, RunState.SUPERSEDED, RunState.ROLLED_BACK})
 
 
@@ -93,6 +94,7 @@ def _move_stage(run: Run, move: MoveStage, now: datetime, actor: str, history: l
             actor=actor,
         )
     )
+    anew = move.step != stage.step or (stage.state is StageState.CHECKING and move.to is not StageState.CHECKING)
     after = msgspec.structs.replace(
         stage,
         state=move.to,
@@ -100,7 +102,7 @@ def _move_stage(run: Run, move: MoveStage, now: datetime, actor: str, history: l
         message=move.message,
         since=now,
         step=move.step,
-        round=stage.round + (move.step != stage.step or stage.state is StageState.CHECKING),
+        round=stage.round + anew,
         started_at=stage.started_at or (now if move.to is StageState.RUNNING else None),
         finished_at=now if move.to is StageState.DONE else None,
     )
@@ -222,7 +224,9 @@ def _with(samples: tuple[Sample, ...], sample: Sample) -> tuple[Sample, ...]:
     same = [i for i, s in enumerate(samples) if (s.check, s.round) == (sample.check, sample.round)]
     if sample.outcome == "inconclusive" and same and samples[same[-1]].outcome == "inconclusive":
         return (*samples[: same[-1]], *samples[same[-1] + 1 :], sample)
-    return (*samples, sample)[-KEPT_SAMPLES:]
+    # those of the present round say together what the check says: only what is over is forgotten
+    over = [s for s in samples if s.round != sample.round][-KEPT_SAMPLES:]
+    return (*over, *(s for s in samples if s.round == sample.round), sample)
 
 
 def assigned(run: Run, cluster: str) -> int | None:

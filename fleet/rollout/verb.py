@@ -10,7 +10,7 @@ import msgspec
 from fleet.errors import TargetError
 from fleet.rollout.decision import Move, MoveRun, Return, move
 from fleet.rollout.evolve import Transition, evolve, replace_cluster, replace_stage
-from fleet.rollout.state import ACTIVE, ClusterState, Given, Run, RunState, StageRun, StageState
+from fleet.rollout.state import ACTIVE, ClusterRun, ClusterState, Given, Run, RunState, StageRun, StageState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,24 +166,26 @@ def _retry(run: Run, reason: str) -> tuple[Run, Sequence[Move]]:
     if run.state is RunState.SUCCEEDED or run.state in (RunState.RUNNING, RunState.AWAITING_APPROVAL):
         to = RunState.RUNNING
     run = _check_anew(msgspec.structs.replace(run, preflight="" if to is RunState.PLANNED else run.preflight))
-    run = _reopen(run, {c.environment for c in failed})
+    run = _reopen(run, failed)
     return run, (*moves, MoveRun(to=to, reason="Retried", message=reason))
 
 
-def _reopen(run: Run, environments: set[str]) -> Run:
-    """Let stages that were over be run again from their first batch: their clusters go once more."""
+def _reopen(run: Run, again: Sequence[ClusterRun]) -> Run:
+    """Let stages that were over be run again; what was sent back goes through all of them once more, in their order."""
+    sent_back = any(c.state is ClusterState.ROLLED_BACK for c in again)
+    environments = {c.environment for c in again}
     for stage in run.stages:
-        if stage.environment in environments and stage.state is StageState.DONE:
-            again = msgspec.structs.replace(
+        if sent_back or (stage.environment in environments and stage.state is StageState.DONE):
+            anew = msgspec.structs.replace(
                 stage,
-                state=StageState.RUNNING,
+                state=StageState.PENDING if sent_back else StageState.RUNNING,
                 reason="Retried",
                 message="",
                 step=0,
                 finished_at=None,
                 round=stage.round + 1,
             )
-            run = replace_stage(run, again)
+            run = replace_stage(run, anew)
     return run
 
 
