@@ -1,11 +1,16 @@
 """The registry that `/metrics` renders. A metric is declared beside the code that moves it; names are `fleet_<noun>_<unit>`."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)
 """Few buckets: at hundreds of clusters each one is thousands of lines per scrape."""
+
+LONG_SECONDS = (10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
+"""For what takes minutes and waits for people."""
 
 
 def counter(name: str, text: str, *labels: str) -> Counter:
@@ -18,6 +23,6 @@ def gauge(name: str, text: str, *labels: str) -> Gauge:
     return Gauge(name, text, labels, registry=REGISTRY)
 
 
-def histogram(name: str, text: str, *labels: str) -> Histogram:
+def histogram(name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS) -> Histogram:
     """Declare a histogram of seconds."""
-    return Histogram(name, text, labels, registry=REGISTRY, buckets=SECONDS)
+    return Histogram(name, text, labels, registry=REGISTRY, buckets=buckets)

@@ -25,15 +25,28 @@ _GOOD_KINDS = frozenset({"audit", "adopt", "drift", "prune"})
 _GOOD_REASONS = frozenset(
     {
         "Applied",
+        "Approval",
+        "Approved",
+        "BatchDone",
+        "Checking",
         "Connected",
+        "Done",
+        "Freeze",
         "IdentityAccepted",
         "InventoryChanged",
         "InventoryLoaded",
         "NotFetched",
+        "NothingChanges",
+        "PreflightPassed",
+        "Promoted",
         "ReleaseCreated",
         "Renamed",
+        "Resumed",
+        "Retried",
+        "Started",
         "Synced",
         "TakenOver",
+        "Window",
     }
 )
 """What is news but no trouble: everything else is logged as a warning."""

@@ -18,6 +18,7 @@ from fleet.errors import TargetError
 from fleet.hub.event import EventLog
 from fleet.hub.progression import Admission
 from fleet.hub.queue import Runner
+from fleet.hub.rolloutmetric import count_states, measure
 from fleet.hub.sight import Sight
 from fleet.hub.supervisor import Supervisor
 from fleet.inventory.schema import App
@@ -115,6 +116,7 @@ class Rollouts:
         """Read the newest run of every app."""
         for row in await self._store.load_newest():
             self._apps.setdefault(row.app, _App()).run = read_run(row)
+        count_states(self.newest_runs())
 
     async def run(self) -> None:
         """Carry out whatever is decided, until cancelled."""
@@ -374,6 +376,10 @@ class Rollouts:
         }
         await self._store.save(after.id, after.state, _encode(after), clusters, map(_row, history))
         known.run = after
+        release = known.newest if known.newest is not None and known.newest.number == after.release else after
+        measure(before, after, release.created_at)
+        if before is None or before.state is not after.state:
+            count_states(self.newest_runs())
         for step in history:
             self._note_event(after, step)
 
