@@ -12,6 +12,7 @@ from fleet.child import Limits, ProcessWorkers, Workers
 from fleet.clock import Clock, SystemClock
 from fleet.git import order as git_order
 from fleet.hub.archive import Archive
+from fleet.hub.asker import Asker
 from fleet.hub.audit import Auditor
 from fleet.hub.board import Board
 from fleet.hub.event import StoredEvents
@@ -165,7 +166,8 @@ async def running_hub(settings: Settings, world: World) -> AsyncIterator[HubServ
     await keys.prepare()
     await _provide_admin_token(stores.tokens, world.directory)
     preflights = Preflights(supervisor)
-    rollouts.outside = Inquiry(preflights)
+    asker = Asker(reach=world.reach, clock=world.clock, inventory=lambda: supervisor.inventory)
+    rollouts.outside = Inquiry(preflights, asker)
     commons = Commons(
         settings=settings,
         clock=world.clock,

@@ -2,17 +2,25 @@
 
 from collections.abc import Sequence
 
+from fleet.hub.asker import Asker
 from fleet.hub.preflight import Preflights
 from fleet.hub.rollout import Tried
 from fleet.object import TargetId
 from fleet.reconcile.preflight import Outcome
+from fleet.rollout.decision import Ask
+from fleet.rollout.state import Run, Sample
 
 
 class Inquiry:
     """Asks on behalf of rollouts."""
 
-    def __init__(self, preflights: Preflights) -> None:
+    def __init__(self, preflights: Preflights, asker: Asker) -> None:
         self._preflights = preflights
+        self._asker = asker
+
+    async def ask(self, ask: Ask, run: Run) -> Sample:
+        """Ask a check once. Never raises but for bugs."""
+        return await self._asker.ask(ask, run)
 
     async def preflight(self, app: str, release: int, clusters: Sequence[str]) -> Tried:
         """Try a release on clusters without doing it."""
