@@ -3,6 +3,7 @@
 import base64
 import fcntl
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from fleet.secrets.master import MasterKey, parse_source
 from fleet.secrets.shelf import write_private
 
 RESTORE_FILE = "keys.restore"
+HUB_ID_FILE = "hub.id"
+_HUB_ID = re.compile("[0-9a-f]{16}")
 _AGE = b"age-encryption.org/"
 
 
@@ -108,12 +111,17 @@ def open_backup(name: str, master_key_from: str, data: Path) -> Contents:
     return verify_backup(content, MasterKey(secret))
 
 
-def lay_ready(name: str, data: Path) -> Path:
-    """Put a backup where the hub looks for one when it starts. Raises: Failure while a hub runs there."""
+def lay_ready(name: str, hub_id: str, data: Path) -> Path:
+    """Put a backup where the hub looks for one when it starts; a new directory gets the identity of the hub it is from.
+
+    With it the clusters know the hub again, and nobody has to take them over. Raises: Failure while a hub runs there.
+    """
     path = data / RESTORE_FILE
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_running(data)
+        if not (data / HUB_ID_FILE).exists() and _HUB_ID.fullmatch(hub_id):
+            write_private(data / HUB_ID_FILE, hub_id.encode())
         write_private(path, read_file(name))
     except OSError as error:
         raise Failure(f"{data}: {error.strerror}") from error

@@ -287,10 +287,11 @@ def verify_backup(*, file: str, master_key_from: str, data: Path) -> None:
 def restore(*, file: str, master_key_from: str, data: Path) -> None:
     """Lay a backup ready in the data directory of a hub that is stopped; its next start takes the keys in.
 
-    Every key is opened with the master key first: put that in its place before. Keys that the hub has stay as they are.
+    Every key is opened with the master key first: put that in its place before. Keys that the hub has stay as they are. A
+    new data directory becomes that of the same hub, so be sure that the old one runs nowhere.
     """
     contents = open_backup(file, master_key_from, data)
-    path = lay_ready(file, data)
+    path = lay_ready(file, contents.hub_id, data)
     click.echo(clean(f"{len(contents.holds)} keys of hub {contents.hub_id}, {contents.made_at}, wait in {path}"))
     click.echo("Start the hub: it takes them in before it opens or seals anything.")
 

@@ -25,6 +25,8 @@ class Place:
         self.inventory = root / EXAMPLE
         self.repository = root / "repository"
         self.data = root / "data"
+        self.key_backups = root / "key-backups"
+        """Sealing keys are used once a backup holds them; on a disk of its own outside a demo."""
 
     def furnish(self) -> None:
         """Copy the example inventory and make the repository's first commit.

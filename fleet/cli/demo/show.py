@@ -46,7 +46,9 @@ async def run(choice: Choice) -> None:
         playground = await stack.enter_async_context(_open_playground(choice, place, narrator))
         for name in playground.names:
             place.write_kubeconfig(name, playground.kubeconfig(name))
-        settings = Settings(inventory=place.inventory, data=place.data, listen=choice.listen)
+        settings = Settings(
+            inventory=place.inventory, data=place.data, listen=choice.listen, keys_backup=str(place.key_backups)
+        )
         world = await stack.enter_async_context(open_world(settings))
         hub = await stack.enter_async_context(running_hub(settings, world))
         bound = await stack.enter_async_context(running(hub, settings))

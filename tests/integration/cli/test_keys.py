@@ -164,7 +164,7 @@ def saved(tmp_path: Path) -> Path:
     }
     file = tmp_path / "keys.db"
     rows: dict[str, list[dict[str, object]]] = {"master_key": [row], "seal_key": [], "signing_key": []}
-    file.write_bytes(pack_backup(rows, hub_id="hub-1", at="2030-01-01T00:00:00Z"))
+    file.write_bytes(pack_backup(rows, hub_id="0123456789abcdef", at="2030-01-01T00:00:00Z"))
     return file
 
 
@@ -182,7 +182,7 @@ def test_verify_opens_with_the_master_key_of_this_machine(saved: Path) -> None:
 
 
 def test_restore_lays_a_backup_ready_for_a_stopped_hub(saved: Path) -> None:
-    """Private, beside the database, and refused while a hub runs there."""
+    """Private, beside the database; a new directory becomes that hub's; refused while a hub runs there."""
     data = saved.parent / "data"
     with (data / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -191,5 +191,9 @@ def test_restore_lays_a_backup_ready_for_a_stopped_hub(saved: Path) -> None:
         assert not (data / "keys.restore").exists()
     result = run("keys", "restore", str(saved), "--data", str(data))
     assert result.exit_code == 0, result.output
+    assert (data / "hub.id").read_text() == "0123456789abcdef"
+    (data / "hub.id").write_text("fedcba9876543210")
+    run("keys", "restore", str(saved), "--data", str(data))
+    assert (data / "hub.id").read_text() == "fedcba9876543210"
     ready = data / "keys.restore"
     assert (ready.read_bytes(), ready.stat().st_mode & 0o777) == (saved.read_bytes(), 0o600)

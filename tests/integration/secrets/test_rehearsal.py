@@ -1,59 +1,17 @@
 """The page about backing sealing keys up, word by word, against a hub that runs as a process."""
 
 import asyncio
-import os
-import sys
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from fleet.secrets.age import format_identity, format_recipient
 from fleet.secrets.key import derive_public
-from fleet.sim.cluster import SimCluster
-from fleet.sim.program import free_port
 from tests.cluster.shell import Shell, blocks_after, eventually
-from tests.harness.fleet import Fleet, app_document, cluster_document, environment_document, repository_document
 
 PAGE = "how-to/back-up-and-restore-sealing-keys.md"
 BREAK_GLASS = bytes(range(1, 33))
 RUN = "fleet run --inventory clusters.d --data data"
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[SimCluster]:
-    """A simulated cluster on loopback."""
-    made = SimCluster("dev-1", seed=1)
-    await made.serve_tcp()
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-def shell(tmp_path: Path, cluster: SimCluster) -> Shell:
-    """A shell beside the inventory of a hub with one cluster."""
-    fleet = Fleet(tmp_path)
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(cluster.kubeconfig()))
-    fleet.repository.commit("first", {"app/a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"})
-    fleet.declare(
-        "fleet.yaml",
-        repository_document(fleet.repository.path),
-        environment_document(),
-        app_document("shop", "app", namespace="default"),
-        cluster_document("dev-1", kubeconfig),
-    )
-    port = free_port()
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
-        "FLEET_LISTEN": f"127.0.0.1:{port}",
-        "FLEET_SERVER": f"http://127.0.0.1:{port}",
-    }
-    for name in ("safe", "usb"):
-        (tmp_path / name).mkdir()
-    return Shell(tmp_path, environment)
 
 
 def lines(heading: str, shell: Shell) -> Iterator[str]:
