@@ -7,6 +7,7 @@ from typing import BinaryIO, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.bindings import crypto_aead_chacha20poly1305_ietf_encrypt
 
 from fleet.errors import SealError
 from fleet.secrets import age
@@ -81,6 +82,23 @@ def test_only_seal_errors_come_out(data: bytes, *, intro: bool) -> None:
     """Bytes that are no age file are refused."""
     with pytest.raises(SealError):
         age.decrypt((b"age-encryption.org/v1\n" if intro else b"") + data, [IDENTITY])
+
+
+def test_base64_in_a_header_has_one_spelling() -> None:
+    """Padding, and bits left over, are refused before any key is tried."""
+    share = MADE.split(b"\n")[1].split(b" ")[2]
+    for changed in (share + b"=", share[:-1] + bytes([share[-1] + 1])):
+        with pytest.raises(SealError, match="base64"):
+            age.decrypt(MADE.replace(share, changed, 1), [OTHER])
+
+
+def test_an_empty_last_part_is_refused() -> None:
+    """A file whose whole chunks are followed by an empty one was not made by age."""
+    key = b"k" * 32
+    chunk = crypto_aead_chacha20poly1305_ietf_encrypt(bytes(age.CHUNK_BYTES), None, bytes(12), key)
+    empty = crypto_aead_chacha20poly1305_ietf_encrypt(b"", None, bytes(10) + b"\x01\x01", key)
+    with pytest.raises(SealError, match="empty part"):
+        list(age._open_chunks(key, io.BytesIO(chunk + empty)))
 
 
 class Zeros:

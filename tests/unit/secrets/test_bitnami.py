@@ -99,6 +99,8 @@ def test_the_widest_annotation_wins() -> None:
     body = document("cluster-wide")
     body["metadata"]["annotations"] = {CLUSTER_WIDE: "true", NAMESPACE_WIDE: "true"}
     assert reason_at(body) == ""
+    body["metadata"]["annotations"] = {CLUSTER_WIDE: "True", NAMESPACE_WIDE: "yes"}
+    assert bitnami.parse(body).scope == "strict"
 
 
 def test_older_keys_are_tried_too() -> None:

@@ -1,11 +1,12 @@
 """fleet's own sealed documents: what opens where, and why something does not."""
 
 import contextlib
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleet.document import load_documents
@@ -205,6 +206,9 @@ def test_a_cut_value_is_corruption(cut: int, part: str) -> None:
 NAMES = st.text(st.characters(codec="utf-8"), max_size=20)
 
 
+@example(here=("a/b", "c", "i", "e"), there=("a", "b/c", "i", "e"))
+@example(here=("a", "", "i", "e"), there=("", "a", "i", "e"))
+@example(here=("a", "b", "\0\0\0\1i", "e"), there=("a", "b\0\0\0\1", "i", "e"))
 @given(here=st.tuples(NAMES, NAMES, NAMES, NAMES), there=st.tuples(NAMES, NAMES, NAMES, NAMES))
 def test_no_two_places_are_one(here: tuple[str, str, str, str], there: tuple[str, str, str, str]) -> None:
     """Whatever the names are, a value opens where it was sealed for and nowhere else (`a/b`, `c` is not `a`, `b/c`)."""
@@ -306,6 +310,36 @@ def test_only_seal_errors_come_out_of_the_parser(field: str, junk: object) -> No
     holder[field] = junk
     with contextlib.suppress(SealError):
         open_sealed(parse_sealed(body), HOME, RING)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"scope"', '"scop"', "spec.scop is no field"),
+        ('"commit"', '"comit"', "comit is no field"),
+        ('"type"', '"data"', "spec.template.data is no field"),
+        ("fs1:", "fs2:", "not of the form fs1"),
+        ("x25519-", "mlkem-", "does not know"),
+        ('"strict"', '"wide"', "spec.scope must be one of"),
+        ("environment/", "cloud/", "spec.audience must be"),
+    ],
+)
+def test_what_no_version_of_the_format_has_is_refused(old: str, new: str, said: str) -> None:
+    """Fields, forms and words that are not known are refused by name, never passed over."""
+    text = json.dumps(encode_sealed(DOCUMENT)).replace(old, new, 1)
+    with pytest.raises(SealError, match=said):
+        parse_sealed(text.encode())
+
+
+def test_base64_has_one_spelling() -> None:
+    """Bits left over are refused: the same bytes in another spelling would be another line in a diff."""
+    body = encode_sealed(DOCUMENT)
+    (key,) = body["spec"]["dataKeys"]
+    assert key["commit"].endswith("=")
+    last = key["commit"][-2]
+    key["commit"] = key["commit"][:-2] + chr(ord(last) + 1) + "="
+    with pytest.raises(SealError, match="spelling of its own"):
+        parse_sealed(body)
 
 
 @given(data=st.binary(max_size=200))
