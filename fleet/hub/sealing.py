@@ -1,7 +1,7 @@
 """The hub's part in delivering sealed values: who looks again when a key changes, and which file needs which key."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from fleet.clock import Clock
@@ -41,6 +41,7 @@ class Sealing:
         self._clock = clock
         self.on_scanned: Callable[[], None] = lambda: None
         """Told when the usage index was written."""
+        self._versions: dict[str, Hashable] = {}
         self._runner: Runner[str] | None = None
         self._written: dict[str, dict[str, tuple[str, list[Usage]]]] = {}
         """App -> cluster -> revision and rows."""
@@ -82,13 +83,17 @@ class Sealing:
         return written is not None and written[0] == needs.revision
 
     def review(self) -> None:
-        """Look again at what a changed key may open or close: every target, and builds with sealed sources first."""
-        feed = self._supervisor.feed
-        for app in sorted({t.app for t, s in feed.supplies.items() if s.target.app.spec.decryption is not None}):
-            feed.review(app)
-        for target in feed.supplies:
+        """Look again at what a changed key may open or close, on the clusters whose keys changed."""
+        changed = {t: s for t, s in self._supplies() if self._versions.get(t.cluster) != self._version(t.cluster)}
+        self._versions |= {target.cluster: self._version(target.cluster) for target in changed}
+        for app in sorted({t.app for t, s in changed.items() if s.target.app.spec.decryption is not None}):
+            self._supervisor.feed.review(app)
+        for target in changed:
             self._supervisor.take_supply(target)
             self._mark(target.app)
+
+    def _version(self, cluster: str) -> Hashable:
+        return self._unsealer.version(cluster)
 
     def _take_supply(self, target: TargetId) -> None:
         self._supervisor.take_supply(target)

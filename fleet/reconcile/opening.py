@@ -5,7 +5,7 @@ another cluster or with a newer key, writes nothing. One that does not open here
 the cluster stays, and it is tried again when a key or the document changes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 from fleet.errors import SealError
@@ -33,7 +33,7 @@ class Openings:
         self._target = target
         self._unsealer = unsealer
         self._digest_key = digest_key
-        self._known: dict[ObjectKey, tuple[bytes, int, Opened]] = {}
+        self._known: dict[ObjectKey, tuple[bytes, Hashable, Opened]] = {}
         self._marked: dict[ObjectKey, tuple[bytes, bytes, Manifest]] = {}
 
     async def settle(self, desired: Mapping[ObjectKey, Manifest], ledger: Mapping[ObjectKey, Entry]) -> Settled:
@@ -52,15 +52,15 @@ class Openings:
         return Settled(manifests=marked, errors=errors)
 
     async def _find(self, m: Manifest) -> Opened:
-        generation = self._unsealer.generation
+        version = self._unsealer.version(self._target.cluster)
         known = self._known.get(m.key)
-        if known is not None and known[:2] == (m.digest, generation):
+        if known is not None and known[:2] == (m.digest, version):
             return known[2]
         try:
             found: Opened = await self._unsealer.weigh(m, self._target.cluster)
         except SealError as error:
             found = error.with_traceback(None)
-        self._known[m.key] = (m.digest, generation, found)
+        self._known[m.key] = (m.digest, version, found)
         return found
 
     def _mark(self, m: Manifest, digests: Mapping[ObjectKey, bytes]) -> Manifest:

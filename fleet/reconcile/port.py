@@ -1,6 +1,6 @@
 """What a target's run needs from other rooms, declared here by the one who needs it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -119,9 +119,8 @@ class Kinds(Protocol):
 class Unsealer(Protocol):
     """Opens sealed manifests on their way to one cluster; others are given back as they are."""
 
-    @property
-    def generation(self) -> int:
-        """A number that grows when a key changes: what did not open may open then, and the other way round."""
+    def version(self, cluster: str) -> Hashable:
+        """Return a value that is another one once a key of a cluster changed: what did not open may open, or no more."""
         ...
 
     async def weigh(self, m: Manifest, cluster: str) -> bytes:
@@ -139,7 +138,9 @@ class Unsealer(Protocol):
 class NoUnsealer:
     """Has no keys: sealed manifests do not open, others are already what they should be."""
 
-    generation = 0
+    def version(self, cluster: str) -> Hashable:
+        """Return the same for ever."""
+        return None
 
     async def weigh(self, m: Manifest, cluster: str) -> bytes:
         """Refuse."""

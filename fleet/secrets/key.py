@@ -5,7 +5,7 @@ that there is one thing to back up and no key serves two protocols.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -94,6 +94,10 @@ class Keyring(Protocol):
 
     generation: int
     """Grows on every change of any key."""
+
+    def version(self, cluster: str) -> Hashable:
+        """Return a value that is another one once anything has changed for what opens on a cluster."""
+        ...
 
     def get(self, cluster: str, kid: str) -> PrivateKey:
         """Return the key of a cluster that opens what was sealed for `kid`.

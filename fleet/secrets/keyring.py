@@ -1,6 +1,6 @@
 """The sealing keys in memory: what opening and sealing ask, answered without waiting."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from fleet.errors import SealError
 from fleet.secrets.key import Algorithm, KeyState, PrivateKey, PublicKey
@@ -25,6 +25,7 @@ class LoadedKeyring:
         self._opened: dict[bytes, bytes] = {}
         self._identities: Mapping[str, str] = {}
         self._environments: Mapping[str, str] = {}
+        self._versions: tuple[int, Mapping[str, Hashable]] = (-1, {})
 
     def on_change(self, notify: Callable[[], None]) -> None:
         """Call `notify` after every change of `generation`, on the event loop."""
@@ -93,6 +94,17 @@ class LoadedKeyring:
         self.generation += 1
         for notify in self._notify:
             notify()
+
+    def version(self, cluster: str) -> Hashable:
+        """Return what decides what opens on a cluster. See `Keyring.version`."""
+        if self._versions[0] != self.generation:
+            by_cluster: dict[str, list[Hashable]] = {}
+            for (of, kid), row in sorted(self._rows.items()):
+                by_cluster.setdefault(of, []).append((kid, row.state, row.uid))
+            self._versions = (self.generation, {of: tuple(found) for of, found in by_cluster.items()})
+        locked = self.locked.message if self.locked is not None else ""
+        whose = (self._identities.get(cluster), self._environments.get(cluster))
+        return (locked, whose, self._versions[1].get(cluster))
 
     def get(self, cluster: str, kid: str) -> PrivateKey:
         """Return the key of a cluster that opens what was sealed for `kid`. See `Keyring.get`."""

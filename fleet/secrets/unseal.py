@@ -4,7 +4,7 @@ Opened values live from here to the end of the API request they are for; nothing
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, assert_never
@@ -45,16 +45,15 @@ class KeyringUnsealer:
         self._environment_of = environment_of
         self._digest_key = digest_key
         self._executor = executor
-        self._rsa: dict[str, tuple[int, Sequence[bitnami.BitnamiKey]]] = {}
+        self._rsa: dict[str, tuple[Hashable, Sequence[bitnami.BitnamiKey]]] = {}
         self.kids: dict[tuple[str, bytes], Mapping[str, str]] = {}
         """Cluster and digest of a Bitnami document -> item -> the key that opened it, which only opening tells."""
         self.on_kids: Callable[[str], None] = lambda _cluster: None
         """Told of a cluster for which that was learnt."""
 
-    @property
-    def generation(self) -> int:
-        """A number that grows when a key changes."""
-        return self._keyring.generation
+    def version(self, cluster: str) -> Hashable:
+        """Return a value that is another one once anything has changed for what opens on a cluster."""
+        return (self._keyring.version(cluster), self._environment_of(cluster))
 
     async def weigh(self, m: Manifest, cluster: str) -> bytes:
         """Return the keyed digest of what a sealed manifest opens to; the values are dropped at once.
@@ -108,10 +107,9 @@ class KeyringUnsealer:
 
     def _rsa_keys(self, cluster: str) -> Sequence[bitnami.BitnamiKey]:
         """Return a cluster's RSA keys, read once as long as no key changes."""
-        known = self._rsa.get(cluster)
-        if known is None or known[0] != self._keyring.generation:
-            known = (self._keyring.generation, bitnami.load_keys(self._keyring, cluster))
-            self._rsa[cluster] = known
+        known, version = self._rsa.get(cluster), self._keyring.version(cluster)
+        if known is None or known[0] != version:
+            known = self._rsa[cluster] = (version, bitnami.load_keys(self._keyring, cluster))
         return known[1]
 
     async def _told(

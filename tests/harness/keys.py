@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -90,6 +90,10 @@ class MemoryKeyring:
         self.generation += 1
         for notify in self._notify:
             notify()
+
+    def version(self, cluster: str) -> Hashable:
+        """Return the cluster's keys and their states."""
+        return tuple(sorted((kid, k.public.state) for (of, kid), k in self._keys.items() if of == cluster))
 
     def get(self, cluster: str, kid: str) -> PrivateKey:
         """Return a key. Raises: SealError."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from fleet.hub.view import HoldRequest
 from fleet.secrets import native
@@ -246,6 +247,24 @@ async def test_with_the_hubs_own_keys(stage: Stage) -> None:
         reasons = {event.reason for event in await hub.events(since=before, limit=1000)}
         assert not reasons & {"KeysLocked", "UnknownKey", "Applied"}
     assert writes(one) == []
+
+
+async def test_a_key_of_one_cluster_is_no_news_to_others(stage: Stage, keyring: MemoryKeyring) -> None:
+    """A hundred clusters are not opened for again whenever one of them gets a key."""
+    await stage.add_cluster("one")
+    await stage.add_cluster("two")
+    stage.repository.commit("first", {"app/db.yaml": native_document({"password": "hunter2"}, ONE, TWO)})
+
+    def opened(cluster: str) -> float:
+        labels = {"cluster": cluster, "seal": "native", "result": "Opened"}
+        return REGISTRY.get_sample_value("fleet_secrets_opened_total", labels) or 0.0
+
+    async with stage.running(stage.world):
+        await stage.synced(("one", "shop"), ("two", "shop"))
+        before = (opened("one"), opened("two"))
+        keyring.add(box_key("two", 2))
+        await asyncio.sleep(5)
+        assert (opened("one") - before[0], opened("two") - before[1]) == (0, 1)
 
 
 async def test_an_app_that_does_not_render_keeps_no_key_from_being_made(stage: Stage) -> None:
