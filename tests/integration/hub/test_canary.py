@@ -19,6 +19,7 @@ import yaml
 from fleet.errors import FleetError
 from fleet.hub.service import HubService
 from fleet.hub.view import HoldRequest, SyncRequest
+from fleet.metric import REGISTRY
 from fleet.server.answer import Exit
 from fleet.server.api import OPERATIONS
 from fleet.server.operation import Call
@@ -174,7 +175,7 @@ async def test_nothing_is_told(stage: Stage, kustomize: str, capsys: pytest.Capt
     assert len(found) > 100
     said = capsys.readouterr()
     found += [("stdout", said.out.encode()), ("stderr", said.err.encode())]
-    found += [("metrics", prometheus_client.generate_latest())]
+    found += [("metrics", prometheus_client.generate_latest(REGISTRY))]
     found += [*read_directory(stage.settings.data), *read_database(stage.world.directory.database)]
     assert [line for where, content in found for line in find_canaries(where, content)] == []
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 
 from fleet.hub.view import HoldRequest
+from fleet.metric import REGISTRY
 from fleet.secrets import native
 from fleet.secrets.bundle import parse_bundle
 from fleet.secrets.document import write_sealed
