@@ -1,5 +1,6 @@
 """Rollouts as people see them, and what they may tell one. Every verb is in the audit log before it is carried out."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import assert_never
 
@@ -26,6 +27,9 @@ ACTIONS: Mapping[Steering, str] = {
 }
 """What the audit log calls each verb."""
 
+KEPT_S = 1.0
+MANY = 200
+"""Rows of more clusters than this are made off the loop."""
 _OVER_WELL = frozenset({RunState.SUCCEEDED, RunState.SUPERSEDED})
 
 
@@ -37,10 +41,20 @@ class RolloutDesk:
         self._store = store
         self._auditor = auditor
         self._clock = clock
+        self._kept: tuple[float, Sequence[Run], tuple[RolloutRow, ...]] = (float("-inf"), (), ())
 
     def current(self) -> tuple[RolloutRow, ...]:
-        """Return the newest rollout of each app that is under way or did not end well, by app."""
-        return tuple(self._look(run).row() for run in self._rollouts.newest_runs() if run.state not in _OVER_WELL)
+        """Return the newest rollout of each app that is under way or did not end well, by app.
+
+        What they wait for may be a second old: whoever looks at anything asks for this, and it goes through every cluster.
+        """
+        now = asyncio.get_running_loop().time()
+        runs = [run for run in self._rollouts.newest_runs() if run.state not in _OVER_WELL]
+        at, known, rows = self._kept
+        if now - at >= KEPT_S or len(runs) != len(known) or any(a is not b for a, b in zip(runs, known, strict=True)):
+            rows = tuple(self._look(run).row() for run in runs)
+            self._kept = (now, runs, rows)
+        return rows
 
     async def list(
         self, *, app: str = "", states: Collection[str] = (), limit: int = 100, before: int = 0
@@ -58,7 +72,10 @@ class RolloutDesk:
         if run is None:
             return None
         history = await self._store.history(run.id)
-        return self._look(self._freshen(run)).detail(history)
+        look = self._look(self._freshen(run))
+        if len(run.clusters) > MANY:
+            return await asyncio.to_thread(look.detail, history)
+        return look.detail(history)
 
     async def steer(self, request: SteerRequest, actor: Actor) -> RolloutRow:
         """Do what a person says about the newest rollout of an app. Idempotent.

@@ -60,9 +60,9 @@ def cut_batches(rules: StagePolicy, stage: StageRun, members: Sequence[str]) -> 
 
 def members_of(facts: Facts, environment: str) -> Sequence[str]:
     """Name a stage's clusters in the order they go; those that are no target any more come last."""
-    mine = [name for name, part in facts.run.clusters.items() if part.environment == environment]
+    mine = {name for name, part in facts.run.clusters.items() if part.environment == environment}
     ordered = [name for name in facts.order.get(environment, ()) if name in mine]
-    return [*ordered, *sorted(set(mine) - set(ordered))]
+    return [*ordered, *sorted(mine.difference(ordered))]
 
 
 def stage_gates(rules: StagePolicy, stage: StageRun, facts: Facts, now: datetime) -> Iterator[Gate]:
@@ -153,7 +153,7 @@ def describe_wait(policy: Policy, facts: Facts, now: datetime) -> str:
     """Say in one sentence what a run waits for; empty when it ended and nothing is to come."""
     run = facts.run
     if run.returning:
-        return f"waits until {_name(run, ClusterState.ROLLED_BACK)} is as it was"
+        return f"waits until what it touched is as it was before: {_name(run, ClusterState.ROLLED_BACK)}"
     if run.state is RunState.PAUSED:
         return f"waits for somebody: {run.message or run.reason}"
     if run.state is RunState.PLANNED:
