@@ -1,6 +1,7 @@
 """`fleet seal`: secrets encrypted for Git, from public keys alone."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import click
 
@@ -19,14 +20,18 @@ from fleet.cli.seal_input import (
     server_option,
 )
 from fleet.cli.table import Column, field, print_rows, print_value
+from fleet.clock import SystemClock
 from fleet.secrets import native
 from fleet.secrets.bundle import Bundle
 from fleet.secrets.document import Audience, Binding, Sealed, Template, write_sealed
+from fleet.secrets.key import PublicKey
 from fleet.secrets.native import BreakGlass, Recipient
 from fleet.secrets.recipient import choose_recipients, judge, list_break_glass, renew_recipients
 from fleet.secrets.source import Draft, find_traps
 
 DEFAULT = "secret"
+GRACE = timedelta(days=30)
+"""How long after the day of its renewal a key may be seen without a warning."""
 
 
 class _Group(click.Group):
@@ -111,8 +116,20 @@ def secret(
     if not wanted:
         raise Failure("say who can open it: --for environment=NAME or --for cluster=NAME")
     found, audience = choose_recipients(bundle, wanted)
+    _warn_of_age(found)
     texts = [write_sealed(_seal(draft, [*found, *glass], Binding(scope), audience)) for draft in drafts]
     return put("---\n".join(texts), write)
+
+
+def _warn_of_age(keys: list[PublicKey]) -> None:
+    """Say that the list is old: somebody may have put an earlier one back, whose keys are not trusted any more."""
+    late = [key.cluster for key in keys if key.renew_at + GRACE < SystemClock().now()]
+    if late:
+        click.echo(
+            f"warning: the key of {', '.join(late)} should have been renewed long ago; fetch the list of keys anew with fleet"
+            " seal keys --server URL",
+            err=True,
+        )
 
 
 def _shape(type_: str) -> Template:

@@ -20,7 +20,8 @@ from fleet.secrets.key import (
     derive_public,
 )
 
-AT = datetime(2026, 1, 1, tzinfo=UTC)
+AT = datetime(2126, 1, 1, tzinfo=UTC)
+"""Long from now: no key of a test is ever due for renewal."""
 _REASONS = {
     KeyState.RETIRED: "RetiredKey",
     KeyState.DESTROYED: "RetiredKey",

@@ -2,6 +2,8 @@
 
 import json
 import os
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,15 @@ def test_traps_are_warned_of_without_showing_values(repo: Path) -> None:
     assert "item b looks like base64 already" in result.stderr
     assert "hunter2" not in result.output
     assert "aHVudGVyMg" not in result.output
+
+
+def test_an_old_list_is_warned_of(repo: Path) -> None:
+    """Keys that are long past their renewal are named: the list may have been put back to an earlier one."""
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    write_keys(repo, replace(EU.public, renew_at=past), US.public)
+    result = seal("-", *PRODUCTION, stdin=MANIFEST)
+    assert result.exit_code == 0
+    assert "the key of prod-eu-1 should have been renewed long ago" in result.stderr
 
 
 @pytest.mark.parametrize(
