@@ -23,12 +23,13 @@ from fleet.hub.keyview import (
 from fleet.hub.reseal import change_document
 from fleet.hub.supervisor import Supervisor
 from fleet.hub.view import Actor
+from fleet.metric import gauge
 from fleet.secrets.age import format_recipient
 from fleet.secrets.bundle import write_bundle
 from fleet.secrets.desk import Export, KeyDesk
 from fleet.secrets.foreign import ForeignKey
 from fleet.secrets.keeper import Keeper, KeyPolicy
-from fleet.secrets.key import Algorithm
+from fleet.secrets.key import Algorithm, KeyState
 from fleet.secrets.master import parse_source
 from fleet.settings import Settings
 from fleet.store.cluster import ClusterStore
@@ -37,6 +38,10 @@ from fleet.store.token import Role
 from fleet.store.usage import Usage, UsageStore
 
 RESTORE_FILE = "keys.restore"
+KEYS = gauge("fleet_seal_keys", "Sealing keys, by state.", "state")
+UNSAVED = gauge("fleet_seal_keys_unsaved", "Sealing keys that no confirmed backup holds.")
+LOCKED = gauge("fleet_seal_keys_locked", "Whether no sealing key can be read: no master key, or another one.")
+
 HUB = Actor(name="hub", role=Role.ADMIN)
 _RESEALED = {"rewrap": "SecretRewrapped", "reseal": "SecretResealed"}
 
@@ -103,6 +108,14 @@ class Keys:
         )
         self.keeper = Keeper(store, usage, surroundings, clock=clock, policy=policy, executor=self._executor)
         self.desk = KeyDesk(self.keeper, store, usage, clock)
+        self.keeper.keyring.on_change(self._measure)
+
+    def _measure(self) -> None:
+        rows = self.keeper.keyring.rows()
+        for state in KeyState:
+            KEYS.labels(state.value).set(sum(row.state == state for row in rows))
+        UNSAVED.set(sum(row.private is not None and row.backed_up_at is None for row in rows))
+        LOCKED.set(self.keeper.keyring.locked is not None)
 
     async def prepare(self) -> None:
         """Read the keys before anything is opened with them; what stands in the way `run` meets again, and shows."""

@@ -194,22 +194,27 @@ class Keeper:
         identities = await self._surroundings.identities()
         by_uid = {uid: name for name, uid in identities.items()}
         for row in self.keyring.rows():
-            name = (
-                row.cluster
-                if row.cluster in identities
-                else by_uid.get(row.uid, row.cluster)
-                if row.uid
-                else row.cluster
-            )
+            name = by_uid.get(row.uid, row.cluster) if row.cluster not in identities else row.cluster
             uid = identities.get(name, row.uid)
-            if (name, uid) == (row.cluster, row.uid):
+            if (name, uid) == (row.cluster, row.uid) or self._has(name, row):
                 continue
             bound = rewrap_key(row, replace(row, cluster=name, uid=uid), master, master)
             async with self._surroundings.act(
                 "KeyRebound", name, f"key {row.kid} of {row.cluster} serves uid {uid} now"
             ):
                 await self._store.run([self._store.rebind(row, bound)])
-        await self.reload()
+            await self.reload()
+
+    def _has(self, cluster: str, row: KeyRow) -> bool:
+        """Tell whether a cluster that `row` would move to has it, or another one in its place."""
+        return cluster != row.cluster and any(
+            other.cluster == cluster
+            and (
+                other.kid == row.kid
+                or (other.algorithm == row.algorithm and other.state == row.state == KeyState.ACTIVE)
+            )
+            for other in self.keyring.rows()
+        )
 
     async def _make_missing(self, master: MasterKey) -> None:
         """Make the first key of clusters that have none, unless Git holds values for a key that was lost."""

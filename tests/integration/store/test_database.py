@@ -233,3 +233,17 @@ async def test_reading_does_not_wait_for_a_writer(threads: SqliteDatabase) -> No
     await threads._writer.execute("INSERT INTO t VALUES ('b', 0)")
     assert await rows(threads) == [("a", 0)]
     await threads._writer.execute("ROLLBACK")
+
+
+async def test_scrubbing_leaves_nothing_of_what_was_deleted(open_database: Open, tmp_path: Path) -> None:
+    """Neither in the file nor in its log, while the database stays open; what is not deleted stays."""
+    async with open_database(tmp_path / "fleet.db") as database:
+        await database.write([Statement("CREATE TABLE t (x BLOB)")])
+        await database.write(
+            [Statement("INSERT INTO t VALUES (?)", (each,)) for each in (b"canary" * 50, b"kept" * 50)]
+        )
+        await database.write([Statement("DELETE FROM t WHERE x = ?", (b"canary" * 50,))])
+        assert any(b"canary" in path.read_bytes() for path in tmp_path.iterdir())
+        await database.scrub()
+        assert not any(b"canary" in path.read_bytes() for path in tmp_path.iterdir())
+        assert await database.read("SELECT x FROM t") == [(b"kept" * 50,)]

@@ -272,3 +272,17 @@ async def test_renewal_is_soon_enough_for_a_hub_that_was_away(office: Office) ->
     await office.open()
     await office.keeper.tend_once()
     assert office.states() == [RETIRING, A]
+
+
+async def test_a_rename_to_a_name_that_has_keys_changes_nothing(office: Office, fleet: Fleet) -> None:
+    """The keys that are there stay in use; the others wait, and nothing else is held up by them."""
+    fleet.meet("dev-2")
+    await office.keeper.tend_once()
+    kid = office.active("dev-2")
+    uid = fleet.uids.pop("dev-1")
+    del fleet.clusters["dev-1"]
+    fleet.meet("dev-2", uid)
+    fleet.meet("dev-3")
+    await office.keeper.tend_once()
+    assert office.active("dev-2") == kid
+    assert office.states("dev-3") == [A]
