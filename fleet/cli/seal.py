@@ -13,6 +13,7 @@ from fleet.cli.seal_input import (
     list_option,
     put,
     read_bundle,
+    read_document,
     read_items,
     read_keys,
     read_sealed,
@@ -24,9 +25,10 @@ from fleet.clock import SystemClock
 from fleet.secrets import native
 from fleet.secrets.bundle import Bundle
 from fleet.secrets.document import Audience, Binding, Sealed, Template, write_sealed
+from fleet.secrets.inspect import inspect_document
 from fleet.secrets.key import PublicKey
 from fleet.secrets.native import BreakGlass, Recipient
-from fleet.secrets.recipient import choose_recipients, judge, list_break_glass, renew_recipients
+from fleet.secrets.recipient import choose_recipients, list_break_glass, renew_recipients
 from fleet.secrets.source import Draft, find_traps
 
 DEFAULT = "secret"
@@ -213,33 +215,16 @@ def _merge(document: Sealed, draft: Draft, bundle: Bundle, wanted: tuple[str, ..
 def inspect(*, file: str, output: str, keys: str, server: str, signer: str) -> None:
     """Show who can open a sealed file, with which keys, and who is missing; nothing is opened.
 
-    Exits with 1 if a cluster of its audience is missing, or a key is no longer what is sealed with.
+    FILE is a SealedSecret of fleet or Bitnami, or a file of SOPS (YAML or JSON); - is stdin. Exits with 1 if a cluster
+    of its audience is missing, or a key is no longer what is sealed with.
     """
-    document = read_sealed(file)
-    rows = [
-        {
-            "recipient": row.cluster,
-            "state": row.state,
-            "kid": row.kid,
-            "items": f"{len(row.items)}/{len(document.values)}",
-            "stale": row.stale,
-        }
-        for row in judge(read_bundle(keys, server, signer), document)
-    ]
+    summary, rows = inspect_document(read_document(file), read_bundle(keys, server, signer))
     if output == "table":
-        click.echo(f"Secret {document.namespace}/{document.name}, scope {document.binding}, for {document.audience}")
-        click.echo(f"items: {', '.join(sorted(document.values))}\n")
+        click.echo(f"{summary['kind']} {summary['namespace']}/{summary['name']}, {summary['bound']}")
+        click.echo(f"items: {', '.join(summary['items'])}\n")
         print_rows(rows, _COLUMNS, output, lambda row: str(row["recipient"]))
     else:
-        shown = {
-            "namespace": document.namespace,
-            "name": document.name,
-            "scope": document.binding.value,
-            "audience": str(document.audience),
-            "items": sorted(document.values),
-            "recipients": rows,
-        }
-        print_value(shown, output)
+        print_value({**summary, "recipients": rows}, output)
     if any(row["stale"] for row in rows):
         if output == "table":
             click.echo("\nfleet seal rewrap brings it up to date, or seal it again", err=True)

@@ -57,12 +57,20 @@ def read_secrets(path: str) -> list[Draft]:
     return drafts
 
 
+def read_document(path: str) -> Any:
+    """Read a file of one document. Raises: Failure, DocumentError."""
+    documents = load_documents(read_file(path), "stdin" if path == "-" else path, limits=LIMITS)
+    if len(documents) != 1:
+        raise Failure(f"{path} must hold one document and nothing else; give it a file of its own")
+    return documents[0].value
+
+
 def read_sealed(path: str) -> Sealed:
-    """Read a file that holds one sealed document and nothing else. Raises: Failure, SealError."""
-    documents = load_documents(read_file(path), path, limits=LIMITS)
-    if len(documents) != 1 or not is_sealed(documents[0].value):
-        raise Failure(f"{path} must hold one SealedSecret of fleet/v1 and nothing else; give it a file of its own")
-    return parse_sealed(documents[0].value)
+    """Read a file that holds one sealed document and nothing else. Raises: Failure, SealError, DocumentError."""
+    value = read_document(path)
+    if not is_sealed(value):
+        raise Failure(f"{path} must hold a SealedSecret of fleet/v1")
+    return parse_sealed(value)
 
 
 def read_items(literals: Sequence[str], files: Sequence[str]) -> dict[str, bytes]:

@@ -219,7 +219,7 @@ def test_inspect_shows_who_can_open_it(repo: Path) -> None:
     seal("-", *PRODUCTION, "-w", "db.yaml", stdin=MANIFEST)
     result = seal("inspect", "db.yaml")
     assert result.exit_code == 0
-    assert "Secret shop/db, scope strict, for environment/production" in result.stdout
+    assert "SealedSecret shop/db, scope strict, for environment/production" in result.stdout
     assert f"prod-eu-1  active  2/2    {EU.public.kid}" in result.stdout
 
 
@@ -237,6 +237,27 @@ def test_inspect_finds_what_is_missing_or_retired(repo: Path) -> None:
         ("prod-ap-1", "missing"),
         ("prod-us-1", "unknown"),
     }
+
+
+def test_inspect_reads_the_other_formats_too(repo: Path) -> None:
+    """Of a file of SOPS the recipients are told by their clusters, of kubeseal's the scope; other files are refused."""
+    mine = age.format_recipient(EU.public.age_public)
+    block = {"mac": "x", "age": [{"recipient": mine, "enc": ""}, {"recipient": RECIPIENT, "enc": ""}]}
+    Path("a.json").write_text(
+        json.dumps({"kind": "Secret", "metadata": {"name": "a"}, "data": {"k": "x"}, "sops": block})
+    )
+    rows = json.loads(seal("inspect", "a.json", "-o", "json").stdout)["recipients"]
+    assert [(row["recipient"], row["state"]) for row in rows] == [("prod-eu-1", "active"), ("?", "elsewhere")]
+    kubeseal = {
+        "apiVersion": "bitnami.com/v1alpha1",
+        "kind": "SealedSecret",
+        "metadata": {"name": "b", "namespace": "n"},
+    }
+    Path("b.json").write_text(json.dumps({**kubeseal, "spec": {"encryptedData": {"k": "AgB0"}}}))
+    assert "SealedSecret n/b, sealed by kubeseal, strict" in seal("inspect", "b.json").stdout
+    Path("c.yaml").write_bytes(MANIFEST)
+    result = seal("inspect", "c.yaml")
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 def prepare(repo: Path, tmp_path: Path) -> list[str]:
