@@ -140,7 +140,7 @@ def judge_prometheus(query: PrometheusQuery, status: int, text: str) -> Answer:
         return _unknown(f"Prometheus refused the query (HTTP {status}): {_shorten(str(reply.get('error', '')))}")
     try:
         series = list(_list_series(reply["data"]))
-    except (LookupError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         return _unknown("the query does not give numbers; write one that gives a scalar or an instant vector")
     answer = _judge_series(series, parse_condition(query.condition), query.condition)
     warnings = reply.get("warnings")
