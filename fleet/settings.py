@@ -50,6 +50,11 @@ class Settings:
         10.0, "Seconds the inventory must be quiet before a removal counts: a half-done pull is not one.", least=0
     )
     stale_after_s: float = _setting(90.0, "Seconds without an observation after which a cluster is shown as Stale.")
+    unreachable_after_s: float = _setting(
+        20.0,
+        "Seconds without an answer after which rollouts treat a cluster as unreachable (onUnreachable): more than the"
+        " restart of an API server takes.",
+    )
     heartbeat_s: float = _setting(60.0, "Seconds between Lease renewals in each cluster: the only idle write.")
     git_timeout_s: float = _setting(60.0, "Deadline of one fetch.")
     render_timeout_s: float = _setting(60.0, "Deadline of one render.")

@@ -274,7 +274,7 @@ def _supervise(
         events=events,
         clock=world.clock,
         supervisor=lambda: supervisor,
-        stale_after_s=settings.stale_after_s,
+        unreachable_after_s=settings.unreachable_after_s,
     )
     feed = Feed(
         sources=mirrors,

@@ -92,7 +92,7 @@ class Rollouts:
         events: EventLog,
         clock: Clock,
         supervisor: Callable[[], Supervisor],
-        stale_after_s: float,
+        unreachable_after_s: float,
     ) -> None:
         self.outside: Outside | None = None
         """Whom to ask for checks and preflights; none are asked before it is set."""
@@ -100,7 +100,7 @@ class Rollouts:
         self._events = events
         self._clock = clock
         self._supervisor = supervisor
-        self._sight = Sight(supervisor, stale_after_s)
+        self._sight = Sight(supervisor, unreachable_after_s)
         self._apps: dict[str, _App] = {}
         self._group: asyncio.TaskGroup | None = None
         self._runner: Runner[str] | None = None

@@ -93,6 +93,7 @@ class Session:
         self._outside = outside
         self._seen_at: datetime | None = None
         self._started_at = asyncio.get_running_loop().time()
+        self._lost_at: float | None = self._started_at
 
     @property
     def observed_at(self) -> datetime | None:
@@ -108,6 +109,14 @@ class Session:
         """Seconds since the cluster said anything, or since this session began."""
         heard_at = self.last_link.client.heard_at if self.last_link is not None else float("-inf")
         return asyncio.get_running_loop().time() - max(heard_at, self._started_at)
+
+    @property
+    def away_s(self) -> float:
+        """Seconds since the cluster ceased to answer, or since this session began; 0.0 while it answers.
+
+        Less than `silent_s`: a cluster in which nothing happens says nothing for a minute.
+        """
+        return asyncio.get_running_loop().time() - self._lost_at if self._lost_at is not None else 0.0
 
     async def run(self) -> None:
         """Connect and reconcile for ever; failures are shown and tried again."""
@@ -274,6 +283,10 @@ class Session:
         """Take news of whether the cluster answers; what changes is an event."""
         before = self.trouble
         self.trouble = error
+        if error is None:
+            self._lost_at = None
+        elif self._lost_at is None:
+            self._lost_at = asyncio.get_running_loop().time()
         UP.labels(self.cluster.name).set(error is None)
         self._commons.on_cluster(self.cluster.name)
         if (before is None) == (error is None) and (error is None or before is None or before.reason == error.reason):

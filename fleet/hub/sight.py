@@ -18,7 +18,7 @@ from fleet.rollout.decision import Move, MoveCluster, MoveStage
 from fleet.rollout.state import WAITING, ClusterRun, ClusterState, Run, Seen, StageState
 
 SLACK_S = 0.1
-"""Past the moment at which a silent cluster counts as not reachable."""
+"""Past the moment at which a cluster that does not answer counts as not reachable."""
 
 
 class _Durations(TypedDict):
@@ -37,9 +37,9 @@ class _Times:
 class Sight:
     """Watches targets on behalf of rollouts."""
 
-    def __init__(self, supervisor: Callable[[], Supervisor], stale_after_s: float) -> None:
+    def __init__(self, supervisor: Callable[[], Supervisor], unreachable_after_s: float) -> None:
         self._supervisor = supervisor
-        self._stale_after_s = stale_after_s
+        self._unreachable_after_s = unreachable_after_s
         self._times: dict[TargetId, _Times] = {}
         self._started: dict[tuple[str, str], float] = {}
         self._stage_began: dict[tuple[str, str], float] = {}
@@ -127,8 +127,8 @@ class Sight:
         reason, failure = _failure(progress) if progress is not None and given else ("", "")
         return Seen(
             reachable=self._reachable(session, progress, part),
-            unreachable_for_s=session.silent_s if session.trouble is not None else 0.0,
-            known_in_s=max(0.0, self._stale_after_s - session.silent_s) + SLACK_S,
+            unreachable_for_s=session.away_s,
+            known_in_s=max(0.0, self._unreachable_after_s - session.away_s) + SLACK_S,
             held=held or _drained(session, target),
             dependency=self._dependency(known, session, part) if part.state in WAITING else "",
             acknowledged=_is_acknowledged(supply, progress, number),
@@ -152,7 +152,7 @@ class Sight:
         if self._is_reachable(session):
             # connected is not yet looked at: what a target is like is known once it had a run
             return True if part.state not in WAITING or progress is None or progress.since is not None else None
-        return False if session.silent_s > self._stale_after_s else None
+        return False if session.away_s > self._unreachable_after_s else None
 
     def _dependency(self, known: Target, session: Session, part: ClusterRun) -> str:
         """Say what a cluster that was not started waits for on its own."""

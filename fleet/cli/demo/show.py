@@ -20,6 +20,8 @@ from fleet.settings import Settings
 from fleet.sim.real import find_binaries
 
 REAL_CLUSTERS = ("dev-1", "staging-1", "prod-eu-1")
+UNREACHABLE_AFTER_S = 2.0
+"""Nobody restarts an API server in a demo: rollouts go on sooner without one that is silent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,11 @@ async def run(choice: Choice) -> None:
         for name in playground.names:
             place.write_kubeconfig(name, playground.kubeconfig(name))
         settings = Settings(
-            inventory=place.inventory, data=place.data, listen=choice.listen, keys_backup=str(place.key_backups)
+            inventory=place.inventory,
+            data=place.data,
+            listen=choice.listen,
+            keys_backup=str(place.key_backups),
+            unreachable_after_s=UNREACHABLE_AFTER_S,
         )
         world = await stack.enter_async_context(open_world(settings))
         hub = await stack.enter_async_context(running_hub(settings, world))

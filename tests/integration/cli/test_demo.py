@@ -22,7 +22,7 @@ def test_the_story_is_told_once_and_ends_well(tmp_path: Path) -> None:
     done = run("--once", "--listen", "127.0.0.1:0", "--dir", str(place))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert [word for word in CHAPTERS if word not in done.stdout] == []
-    assert sorted(path.name for path in place.iterdir()) == ["clusters.d", "data", "repository"]
+    assert sorted(path.name for path in place.iterdir()) == ["clusters.d", "data", "key-backups", "repository"]
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:

@@ -142,6 +142,23 @@ async def test_an_unreachable_cluster_is_deferred_and_caught_up(stage: Stage) ->
         assert images(clusters)["p1"] == "web:2"
 
 
+async def test_a_run_waits_for_an_api_server_that_restarts(stage: Stage) -> None:
+    """A cluster that had said nothing for most of a minute, and is away for ten seconds, is not left out."""
+    clusters = await fleet_of(stage)
+    stage.repository.commit("first", {"app/web.yaml": WEB.format(image="web:1")})
+    async with stage.running(stage.world):
+        await run_in(stage, RunState.SUCCEEDED)
+        conditions = stage.network.conditions("p1.example", 443)
+        await asyncio.sleep(45)
+        conditions.refuse = True
+        stage.network.cut("p1.example", 443)
+        stage.repository.commit("second", {"app/web.yaml": GOOD})
+        await asyncio.sleep(10)
+        conditions.refuse = False
+        run = await run_in(stage, RunState.SUCCEEDED, release=2)
+        assert (run.clusters["p1"].state, images(clusters)["p1"]) == (ClusterState.DONE, "web:2")
+
+
 async def test_a_joining_cluster_gets_the_last_good_release_first(stage: Stage) -> None:
     """A cluster that comes while a run waits gets what its environment has, then takes part."""
     clusters = await fleet_of(stage, production={"approval": {"required": 1}})
