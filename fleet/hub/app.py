@@ -271,6 +271,8 @@ def _supervise(
     )
     rollouts = Rollouts(
         store=stores.rollouts,
+        releases=stores.releases,
+        archive=stores.archive,
         events=events,
         clock=world.clock,
         supervisor=lambda: supervisor,

@@ -30,11 +30,12 @@ from fleet.rollout.decide import decide
 from fleet.rollout.decision import Ask, Decision, Preflight, Wake
 from fleet.rollout.evolve import Transition, add_sample, assigned, evolve
 from fleet.rollout.order import approval_digest, order_clusters
-from fleet.rollout.policy import Policy
+from fleet.rollout.policy import OnNewRelease, Policy
 from fleet.rollout.state import WAITING, ClusterRun, ClusterState, Facts, Run, RunState, Sample, StageRun
 from fleet.rollout.verb import Verb, obey
+from fleet.store.archive import ArchiveStore
 from fleet.store.event import Event
-from fleet.store.release import Release, TargetRow
+from fleet.store.release import Release, ReleaseStore, TargetRow
 from fleet.store.rollout import RolloutRow, RolloutStore, TransitionRow
 
 log = structlog.get_logger()
@@ -89,6 +90,8 @@ class Rollouts:
         self,
         *,
         store: RolloutStore,
+        releases: ReleaseStore,
+        archive: ArchiveStore,
         events: EventLog,
         clock: Clock,
         supervisor: Callable[[], Supervisor],
@@ -97,6 +100,8 @@ class Rollouts:
         self.outside: Outside | None = None
         """Whom to ask for checks and preflights; none are asked before it is set."""
         self._store = store
+        self._releases = releases
+        self._archive = archive
         self._events = events
         self._clock = clock
         self._supervisor = supervisor
@@ -326,16 +331,14 @@ class Rollouts:
             await self._advance(app, known, inform=inform)  # a newer release may have waited for this
 
     async def _begin(self, app: str, known: _App, policy: Policy) -> None:
-        """Begin the run of the newest release, unless the one before it is still going on."""
-        newest, run = known.newest, known.run
-        if newest is None or self._is_report_only(known) or (run is not None and run.release >= newest.number):
+        """Begin the run of the next release, unless the one before it is still going on."""
+        run = known.run
+        if known.newest is None or self._is_report_only(known) or (run is not None and run.active):
             return
-        if run is not None and run.active:
+        found = await self._find_next(app, known, policy)
+        if found is None:
             return
-        rows = self._rows
-        changed = [t for t, digest in known.digests.items() if (r := rows.get(t)) is None or r.render_digest != digest]
-        if not changed:
-            return
+        newest, changed = found
         now = self._clock.now()
         fresh = Run(
             id=0,
@@ -351,6 +354,26 @@ class Rollouts:
         known.run = msgspec.structs.replace(fresh, id=id_)
         await self._save(known, None, known.run, ())
         self._sight.begin(known.run)
+
+    async def _find_next(self, app: str, known: _App, policy: Policy) -> tuple[Release, Sequence[TargetId]] | None:
+        """Return the release that is next, and what it changes: the newest, or with `finish` the oldest without a run."""
+        newest, run = known.newest, known.run
+        if newest is None or (run is not None and run.release >= newest.number):
+            return None
+        if run is not None and any(s.on_new_release is OnNewRelease.FINISH for s in policy.stages):
+            made = await self._archive.list(app)
+            for number in range(run.release + 1, newest.number):
+                release = await self._releases.get(app, number)
+                changed = self._changed({m.target: m.digest for m in made if m.number == number})
+                if release is not None and changed:
+                    return release, changed
+        changed = self._changed(known.digests)
+        return (newest, changed) if changed else None
+
+    def _changed(self, digests: Mapping[TargetId, str]) -> Sequence[TargetId]:
+        """Return the targets that do not have what is rendered for them."""
+        rows = self._rows
+        return [t for t, digest in digests.items() if (row := rows.get(t)) is None or row.render_digest != digest]
 
     def _part(self, target: TargetId, last: Run | None) -> ClusterRun | None:
         """Say what a cluster would be sent back to: what it had, or what it had before a run that did not end well."""

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from fleet.hub.rollout import read_run
 from fleet.hub.view import HoldRequest
 from fleet.rollout.state import ClusterState, Run, RunState, StageState
@@ -238,3 +240,31 @@ async def test_a_newer_release_takes_over(stage: Stage) -> None:
         old = await RolloutStore(stage.world.database).get("shop", 2)
         assert old is not None
         assert old.state == RunState.SUPERSEDED
+
+
+@pytest.mark.parametrize(
+    ("rule", "seen"), [("finish", ["red", "blue", "green", "white"]), ("queue", ["red", "blue", "white"])]
+)
+async def test_newer_releases_wait_for_their_turn(stage: Stage, rule: str, seen: list[str]) -> None:
+    """`finish` runs every release that came meanwhile, in order; `queue` only the newest."""
+    policy = {"soak": "60s", "onNewRelease": rule}
+    clusters = await fleet_of(stage, counts=(1, 1, 1), dev=policy, staging=policy, production=policy)
+    shown: list[str | None] = []
+
+    def look() -> bool:
+        now = colour(clusters["p1"])
+        if now is not None and (not shown or shown[-1] != now):
+            shown.append(now)
+        return now == "white"
+
+    stage.repository.commit("first", {"app/settings.yaml": config("red")})
+    async with stage.running(stage.world):
+        await stage.until(lambda: look() or shown, timeout_s=600)
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.repository.commit("second", {"app/settings.yaml": config("blue")})
+        await stage.until(lambda: colour(clusters["d1"]) == "blue")
+        for name in ("green", "white"):
+            stage.repository.commit(name, {"app/settings.yaml": config(name)})
+            await asyncio.sleep(5)
+        await stage.until(look, timeout_s=1200)
+        assert shown == seen
