@@ -10,7 +10,7 @@ from fleet.cli.duration import format_duration, parse_at
 from fleet.cli.table import Row
 
 MOST_CLUSTERS = 12
-"""A stage with more of them names those that something is about, and counts the rest."""
+"""A stage with more of them, or one that is over, names those that something is about, and counts the rest."""
 MARKS = {
     **dict.fromkeys(("Done", "Succeeded"), "✓"),
     **dict.fromkeys(("Applying", "Verifying", "Running", "Checking"), "↻"),
@@ -45,7 +45,7 @@ def draw(detail: Row, now: datetime, *, everything: bool = False) -> Iterator[Li
     since = f" for {_age(run['since'], now)}" if run["since"] and run["active"] else ""
     back = ", its clusters are sent back" if run["returning"] else ""
     yield Line(0, run["state"], f"{run['release']} at {run['revision'][:7]}: {run['state']}{since}{back}")
-    if run["message"]:
+    if run["message"] and run["state"] != "AwaitingApproval":
         yield Line(1, "", _say(run))
     if run["waits_for"] and run["waits_for"].removeprefix("waits for somebody: ") != run["message"]:
         yield Line(1, "", run["waits_for"])
@@ -61,7 +61,12 @@ def _draw_stage(stage: Row, now: datetime, everything: bool) -> Iterator[Line]:
     notes = [took, "promoted" if stage["promoted"] else "", _count(stage["clusters"])]
     yield Line(1, stage["state"], f"{stage['environment']}: {stage['state']} ({', '.join(filter(None, notes))})")
     said = {gate["message"] for gate in stage["gates"]}
-    if stage["message"] and stage["message"] not in said and stage["state"] != "Done":
+    if (
+        stage["message"]
+        and stage["message"] not in said
+        and stage["state"] != "Done"
+        and stage["reason"] != "BatchDone"
+    ):
         yield Line(2, "", _say(stage))
     for gate in stage["gates"]:
         yield Line(2, "", describe_gate(gate, now))
@@ -94,10 +99,10 @@ def _draw_samples(samples: Sequence[Row], depth: int) -> Iterator[Line]:
 
 def _draw_clusters(stage: Row, now: datetime, everything: bool) -> Iterator[Line]:
     clusters = {cluster["cluster"]: cluster for cluster in stage["clusters"]}
-    few = everything or len(clusters) <= MOST_CLUSTERS
+    few = everything or (len(clusters) <= MOST_CLUSTERS and stage["state"] != "Done")
     shown = {name for name, row in clusters.items() if few or row["state"] not in _QUIET}
     batches = [batch for batch in stage["batches"] if batch["clusters"]]
-    if len(batches) < 2:
+    if len(batches) < 2 or stage["state"] == "Done":
         for name, cluster in clusters.items():
             if name in shown:
                 yield from _draw_cluster(cluster, 2, now)

@@ -29,7 +29,7 @@ Show = Callable[[Row | None, datetime, str], None]
 
 
 class Listener:
-    """Follows the events of an app in a thread of its own, and says when there is news."""
+    """Follows the events of an app in a thread of its own, from the first wait on, and says when there is news."""
 
     def __init__(self, client: Client, app: str) -> None:
         self._client = client
@@ -37,13 +37,13 @@ class Listener:
         self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._last = ""
+        self._thread: threading.Thread | None = None
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Listen for the length of the block; what happened since it began is not missed."""
         newest = self._client.get("events", query={"limit": "1"})["items"]
         self._last = str(newest[-1]["seq"]) if newest else "0"
-        threading.Thread(target=self._run, daemon=True).start()
         try:
             yield
         finally:
@@ -56,13 +56,16 @@ class Listener:
                     self._last = message.id or self._last
                     if self._stopping.is_set():
                         return
-                    if _is_news(message.data):
+                    if is_news(message.data):
                         self._news.put(message.id)
             self._stopping.wait(RETRY_S)
             self._news.put("")  # whatever happened meanwhile
 
     def wait(self, seconds: float) -> bool:
         """Wait for news at most so long; tell whether there is any."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
         try:
             self._news.get(timeout=seconds)
         except queue.Empty:
@@ -74,7 +77,8 @@ class Listener:
         return True
 
 
-def _is_news(data: str) -> bool:
+def is_news(data: str) -> bool:
+    """Tell whether an event is a reason to look again."""
     with contextlib.suppress(ValueError):
         row = json.loads(data)
         return isinstance(row, dict) and row.get("kind") in KINDS

@@ -20,7 +20,7 @@ from fleet.hub.rolloutview import (
 from fleet.rollout.decide import approvals_of
 from fleet.rollout.outlook import Gate, cluster_gates, cut_batches, describe_wait, members_of, stage_gates
 from fleet.rollout.policy import Policy, StagePolicy
-from fleet.rollout.state import ClusterRun, Facts, Run, Sample, StageRun, StageState
+from fleet.rollout.state import ClusterRun, Facts, Run, RunState, Sample, StageRun, StageState
 from fleet.store.rollout import TransitionRow
 
 
@@ -36,6 +36,7 @@ class Look:
     def row(self) -> RolloutRow:
         """Show the run at a glance."""
         run = self.run
+        waits = describe_wait(self.policy, self.facts, self.now) if self.policy and self.facts else ""
         open_ = [s.environment for s in run.stages if s.state not in (StageState.PENDING, StageState.DONE)]
         return RolloutRow(
             app=run.app,
@@ -44,14 +45,15 @@ class Look:
             revision=run.revision,
             state=run.state,
             reason=run.reason,
-            message=run.message,
+            # of one that went well it is whom it left behind: over when they were caught up
+            message="" if run.state is RunState.SUCCEEDED and not waits else run.message,
             since=_at(run.since),
             created_at=format_at(run.created_at),
             finished_at=_at(run.finished_at),
             active=run.active,
             returning=run.returning,
             stage=", ".join(open_) if run.active else "",
-            waits_for=describe_wait(self.policy, self.facts, self.now) if self.policy and self.facts else "",
+            waits_for=waits,
             clusters=dict(Counter(part.state.value for part in run.clusters.values())),
         )
 

@@ -54,7 +54,9 @@ def cut_batches(rules: StagePolicy, stage: StageRun, members: Sequence[str]) -> 
     begin = 0
     for index, limit in enumerate(limits_of(rules, len(members))):
         size = next((str(b) for b in rules.batches if b.of(len(members), at_least=1) == limit), "rest")
-        yield Cut(size=size, clusters=tuple(members[begin:limit]), over=index < stage.step)
+        yield Cut(
+            size=size, clusters=tuple(members[begin:limit]), over=stage.state is StageState.DONE or index < stage.step
+        )
         begin = limit
 
 

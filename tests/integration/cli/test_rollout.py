@@ -88,6 +88,12 @@ def test_a_large_stage_names_whom_something_is_about(hub: FakeHub) -> None:
     few = [str(line) for line in draw(detail, parse_at(detail["now"]))]
     assert few[-1].strip() == "✕ odd: Failed; why"
     assert not any("c7" in line for line in few)
+    away = stage_row("dev", "Done", cluster_row("here"), cluster_row("gone", "Deferred", reason="Unreachable"))
+    over_ = sent(rollout_detail(None, away))
+    assert [str(line).strip() for line in draw(over_, parse_at(over_["now"]))][-2:] == [
+        "✓ dev: Done (12m, 1 Done, 1 Deferred)",
+        "◌ gone: Deferred; Unreachable",
+    ]
     hub.on("GET rollouts/shop/41", detail)
     assert "c7: Done" in hub.run("rollout", "show", "shop", "--release", "41").stdout
     assert json.loads(hub.run("rollout", "show", "shop", "--release", "41", "-o", "json").stdout) == detail
@@ -166,12 +172,22 @@ def test_watch_ends_at_a_pause_when_told_to(hub: FakeHub) -> None:
     assert hub.run("rollout", "watch", "shop").exit_code == 0
 
 
-def test_watch_asks_nothing_without_news(hub: FakeHub) -> None:
-    """News of other kinds are no reason to look again; those of the rollout are."""
-    noise = b'id: 8\ndata: {"seq": 8, "kind": "drift", "app": "shop"}\n\n' * 3
-    going(hub, rollout_detail(), over("Succeeded"), news=noise + NEWS)
-    assert hub.run("rollout", "watch", "shop").exit_code == 0
-    assert hub.calls().count("GET rollouts/shop/42") == 2
+@pytest.mark.parametrize(
+    ("data", "news"),
+    [
+        ('{"seq": 8, "kind": "rollout"}', True),
+        ('{"seq": 8, "kind": "health"}', True),
+        ('{"seq": 8, "kind": "drift"}', False),
+        ('{"reason": "Stopping"}', False),
+        ("[]", False),
+        ("no JSON", False),
+    ],
+)
+def test_only_some_events_are_a_reason_to_look_again(data: str, news: bool) -> None:
+    """Those that a rollout's state can follow from."""
+    from fleet.cli.rollout_watch import is_news
+
+    assert is_news(data) is news
 
 
 def test_watch_of_nothing_is_an_error(hub: FakeHub) -> None:
@@ -212,6 +228,7 @@ def test_watch_redraws_a_tree_on_a_terminal(hub: FakeHub) -> None:
     assert code == 0
     assert "(4m to go)" in text
     assert "(3m59s to go)" in text
+    assert hub.calls().count("GET rollouts/shop/42") == 3
     assert "✓ shop#42 at 2222222: Succeeded" in text
     assert text.rstrip().endswith("\x1b[?25h")
 
