@@ -140,6 +140,7 @@ class Keys:
     def troubles(self) -> Sequence[str]:
         """What stands in the way of sealing or opening, each with what to do."""
         found = [str(self.keeper.trouble)] if self.keeper.trouble is not None else []
+        found += map(str, self.keeper.keyring.broken.values())
         for cluster, kids in self.keeper.unknown.items():
             found.append(
                 f"Git holds values for cluster {cluster} under key {', '.join(kids)}, which is not known here: bring it back"

@@ -135,21 +135,21 @@ class Keeper:
             return self._until_due_s()
 
     async def _unlock(self) -> MasterKey:
-        await self._restore()
-        row = await self._store.master()
-        if self._master is None or row is None or row.id != self._master.id:
-            try:
+        try:
+            await self._restore()
+            row = await self._store.master()
+            if self._master is None or row is None or row.id != self._master.id:
                 master, known = await self.off_loop(open_master, row, self.policy.source, self._clock.now())
                 if row is None:
                     await self._store.run([self._store.put_master(known)])
-                self._master = master
                 self.signer = await self._load_signer(master)
-            except SealError as error:
-                self._master = None
-                self.keyring.show(await self._store.load())
-                if self.keyring.locked is None or str(self.keyring.locked) != str(error):
-                    self.keyring.lock(error)
-                raise
+                self._master = master
+        except SealError as error:
+            self._master = None
+            self.keyring.show(await self._store.load())
+            if self.keyring.locked is None or str(self.keyring.locked) != str(error):
+                self.keyring.lock(error)
+            raise
         await self.reload()
         return self._master
 
@@ -159,8 +159,11 @@ class Keeper:
         content = await self.off_loop(read_laid_ready, path)
         if content is None:
             return
-        backup, rows = await self.off_loop(open_restore, content, self.policy.source)
-        statements = plan_restore(self._store, backup, rows, await self._store.load(), await self._store.master())
+        try:
+            backup, rows = await self.off_loop(open_restore, content, self.policy.source)
+            statements = plan_restore(self._store, backup, rows, await self._store.load(), await self._store.master())
+        except SealError as error:
+            raise SealError(f"{path} (remove it to go on without): {error.message}", reason=error.reason) from error
         async with self._surroundings.act(
             "KeysRestored", "", f"{len(backup.holds)} keys of a backup of {backup.made_at}"
         ):
@@ -196,7 +199,8 @@ class Keeper:
         for row in self.keyring.rows():
             name = by_uid.get(row.uid, row.cluster) if row.cluster not in identities else row.cluster
             uid = identities.get(name, row.uid)
-            if (name, uid) == (row.cluster, row.uid) or self._has(name, row):
+            stays = (name, uid) == (row.cluster, row.uid) or (row.cluster, row.kid) in self.keyring.broken
+            if stays or self._has(name, row):
                 continue
             bound = rewrap_key(row, replace(row, cluster=name, uid=uid), master, master)
             async with self._surroundings.act(
@@ -221,13 +225,16 @@ class Keeper:
         self.unknown = await self._usage.unknown()
         identities = await self._surroundings.identities()
         have = {
-            row.cluster for row in self.keyring.rows() if row.algorithm == Algorithm.X25519 and row.origin == "made"
+            row.cluster
+            for row in self.keyring.rows()
+            if row.algorithm == Algorithm.X25519 and row.state in (KeyState.PENDING, KeyState.ACTIVE)
         }
         for cluster in self._surroundings.environments():
             if cluster in have or not identities.get(cluster):
                 continue
             if self._surroundings.is_scanned(cluster) and cluster not in self.unknown:
                 await self.make(cluster, Algorithm.X25519, master)
+        await self.reload()
 
     async def make(
         self, cluster: str, algorithm: Algorithm, master: MasterKey, *, because: str = "first use"
@@ -238,25 +245,25 @@ class Keeper:
         row = await self.off_loop(make_key, birth, algorithm, master)
         async with self._surroundings.act("KeyMade", cluster, f"{algorithm} key {row.kid}: {because}"):
             await self._store.run([self._store.insert(row)])
-        await self.reload()
         return row
 
     async def _renew(self, master: MasterKey) -> None:
         """Make the successor of every key whose time has come."""
         now = self._clock.now()
-        for row in self.keyring.rows():
-            if row.state == KeyState.ACTIVE and row.renew_at <= now and not self._pending(row.cluster, row.algorithm):
+        for row in self._without_successor():
+            if row.renew_at <= now:
                 await self.make(row.cluster, Algorithm(row.algorithm), master, because=f"{row.kid} is due for renewal")
+        await self.reload()
 
-    def _pending(self, cluster: str, algorithm: str) -> list[KeyRow]:
-        return [
-            row
-            for row in self.keyring.rows()
-            if (row.cluster, row.algorithm, row.state) == (cluster, algorithm, KeyState.PENDING)
-        ]
+    def _without_successor(self) -> list[KeyRow]:
+        """Return the keys in use that no other one is about to replace."""
+        rows = self.keyring.rows()
+        pending = {(row.cluster, row.algorithm) for row in rows if row.state == KeyState.PENDING}
+        return [row for row in rows if row.state == KeyState.ACTIVE and (row.cluster, row.algorithm) not in pending]
 
     async def _back_up_by_itself(self) -> None:
-        if self.policy.backups is None or all(row.backed_up_at for row in self.keyring.rows() if row.private):
+        rows = [row for row in self.keyring.rows() if (row.cluster, row.kid) not in self.keyring.broken]
+        if self.policy.backups is None or all(row.backed_up_at for row in rows if row.private):
             return
         content, backup = await self.pack()
         path = await self.off_loop(put_backup, self.policy.backups, content, format_at(backup.made_at), backup.digest)
@@ -269,6 +276,8 @@ class Keeper:
         assert self._master is not None
         now = self._clock.now()
         rows = await self._store.dump()
+        # one that does not open is in no backup, and keeps no other key out of one
+        rows["seal_key"] = [r for r in rows["seal_key"] if (r["cluster"], r["kid"]) not in self.keyring.broken]
         content = await self.off_loop(_pack_verified, rows, self.policy.hub_id, format_at(now), self._master)
         holds = frozenset((str(r["cluster"]), str(r["kid"])) for r in rows["seal_key"] if r["private"] is not None)
         backup = BackupRow(digest=digest_of(content), made_at=now, confirmed_at=None, place="", holds=holds)
@@ -277,14 +286,15 @@ class Keeper:
 
     async def _activate(self) -> None:
         """Let the newest key that a confirmed backup holds take its place."""
-        rows = self.keyring.rows()
-        for cluster, algorithm in sorted({(r.cluster, r.algorithm) for r in rows if r.state == KeyState.PENDING}):
-            ready = [row for row in self._pending(cluster, algorithm) if row.backed_up_at]
+        kinds: dict[tuple[str, str], list[KeyRow]] = {}
+        for row in self.keyring.rows():
+            kinds.setdefault((row.cluster, row.algorithm), []).append(row)
+        for (cluster, algorithm), rows in sorted(kinds.items()):
+            ready = [row for row in rows if row.state == KeyState.PENDING and row.backed_up_at]
             if not ready:
                 continue
             newest = max(ready, key=lambda row: row.created_at)
-            of_kind = [row for row in rows if (row.cluster, row.algorithm) == (cluster, algorithm)]
-            before = [r for r in of_kind if r.state == KeyState.ACTIVE or (r in ready and r is not newest)]
+            before = [r for r in rows if r.state == KeyState.ACTIVE or (r in ready and r is not newest)]
             async with self._surroundings.act("KeyActivated", cluster, f"{algorithm} key {newest.kid} is used now"):
                 await self._store.run(
                     [
@@ -296,11 +306,7 @@ class Keeper:
 
     def _until_due_s(self) -> float:
         now = self._clock.now()
-        dues = [
-            (row.renew_at - now).total_seconds()
-            for row in self.keyring.rows()
-            if row.state == KeyState.ACTIVE and not self._pending(row.cluster, row.algorithm)
-        ]
+        dues = [(row.renew_at - now).total_seconds() for row in self._without_successor()]
         return max(1.0, min([*dues, MOST_SLEEP_S]))
 
     async def off_loop(self, work: Callable[..., T], *args: object) -> T:

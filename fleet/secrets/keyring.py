@@ -18,6 +18,8 @@ class LoadedKeyring:
     def __init__(self) -> None:
         self.generation = 0
         self.locked: SealError | None = _NO_MASTER
+        self.broken: Mapping[tuple[str, str], SealError] = {}
+        """Rows that do not open, by cluster and kid: somebody changed them, or the disk did."""
         self._notify: list[Callable[[], None]] = []
         self._rows: dict[tuple[str, str], KeyRow] = {}
         self._keys: dict[tuple[str, str], PrivateKey] = {}
@@ -47,24 +49,38 @@ class LoadedKeyring:
     ) -> None:
         """Take the rows of the store, and whose clusters are which. Equal rows again change nothing.
 
-        Raises: SealError Corrupt when a row does not open; then what was loaded before stays.
+        A row that does not open is `broken`, and no other row's matter.
         """
         found = {(row.cluster, row.kid): row for row in rows}
-        opened = {row.private: self._open(row, master) for row in found.values() if row.private is not None}
+        opened, broken = self._open_all(found.values(), master)
         same = found == self._rows and self.locked is None
         if same and identities == self._identities and environments == self._environments:
             return
+        self.broken = broken
         self._opened, self._identities, self._environments = opened, dict(identities), dict(environments)
         self._rows, self.locked = found, None
         self._keys = {
             at: PrivateKey(public=self._public(row), secret=opened[row.private])
             for at, row in found.items()
-            if row.private is not None
+            if row.private is not None and at not in broken
         }
         self._by_cluster = {}
         for key in sorted(self._keys.values(), key=lambda key: key.public.created_at, reverse=True):
             self._by_cluster.setdefault(key.public.cluster, []).append(key)
         self._changed()
+
+    def _open_all(
+        self, rows: Iterable[KeyRow], master: MasterKey
+    ) -> tuple[dict[bytes, bytes], dict[tuple[str, str], SealError]]:
+        opened: dict[bytes, bytes] = {}
+        broken: dict[tuple[str, str], SealError] = {}
+        for row in rows:
+            if row.private is not None:
+                try:
+                    opened[row.private] = self._open(row, master)
+                except SealError as error:
+                    broken[row.cluster, row.kid] = error
+        return opened, broken
 
     def _open(self, row: KeyRow, master: MasterKey) -> bytes:
         assert row.private is not None
@@ -131,6 +147,8 @@ class LoadedKeyring:
                 f"key {kid} serves the cluster with uid {row.uid or 'unknown'}, and {cluster} is another now",
                 reason="UnknownKey",
             )
+        if (cluster, kid) in self.broken:
+            raise self.broken[cluster, kid]
         return self._keys[cluster, kid]
 
     def _explain_unknown(self, cluster: str, kid: str) -> str:

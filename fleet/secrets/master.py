@@ -61,8 +61,8 @@ class MasterKey:
             return Aead(self.secret).decrypt(box, bound_to)
         except (CryptoError, ValueError, TypeError) as error:
             raise SealError(
-                "a stored key does not open with the master key: the row was changed, moved or damaged; restore it from"
-                " a backup with fleet keys restore"
+                "a stored key does not open with the master key: the row was changed, moved or damaged; restore the"
+                " keys from a backup, into an empty data directory, with fleet keys restore"
             ) from error
 
 

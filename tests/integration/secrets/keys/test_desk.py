@@ -334,3 +334,41 @@ async def test_the_usage_index_follows_the_newest_revision(office: Office, fleet
     assert await office.usage.count() == {}
     with pytest.raises(StoreError):
         await office.database.write([Statement("INSERT INTO seal_usage VALUES (NULL)")])
+
+
+async def test_a_cluster_is_never_left_without_a_key_to_come(office: Office) -> None:
+    """A key that is compromised before it was ever used is replaced, too."""
+    office.backups = None
+    await office.reopen()
+    await office.keeper.tend_once()
+    await office.desk.compromise(office.rows()[0].kid, reason="laptop lost")
+    await asyncio.sleep(1)
+    await office.keeper.tend_once()
+    assert office.states() == [KeyState.COMPROMISED, P]
+
+
+async def test_a_restore_that_cannot_be_done_says_how_to_go_on(office: Office, first: str, tmp_path: Path) -> None:
+    """It names its file; once that is removed everything is as before."""
+    ready = tmp_path / "data" / "keys.restore"
+    ready.write_bytes(b"not a backup")
+    ready.chmod(0o600)
+    await office.reopen()
+    with pytest.raises(SealError, match=r"keys\.restore \(remove it to go on without\): this is no backup"):
+        await office.keeper.tend_once()
+    with pytest.raises(SealError, match="remove it"):
+        office.keeper.keyring.get("dev-1", first)
+    ready.unlink()
+    await office.keeper.tend_once()
+    assert office.active() == first
+
+
+async def test_a_damaged_key_keeps_no_other_out_of_a_backup(office: Office, first: str, tmp_path: Path) -> None:
+    """New keys of other clusters are backed up and used as ever."""
+    with closing(sqlite3.connect(tmp_path / "data" / "fleet.db")) as connection:
+        connection.execute("UPDATE seal_key SET private = zeroblob(72)")
+        connection.commit()
+    office.fleet.meet("dev-2")
+    await office.keeper.tend_once()
+    assert office.states("dev-2") == [A]
+    with pytest.raises(SealError, match="does not open"):
+        office.keeper.keyring.get("dev-1", first)
