@@ -77,8 +77,11 @@ def is_opted_out(value: object) -> bool:
 def opened_annotations(body: Mapping[str, Any], seal: Seal) -> Mapping[str, Any]:
     """Return what the annotations of the opened object will be, as far as fleet heeds them."""
     spec = body.get("spec")
-    template = spec.get("template") if isinstance(spec, dict) and seal in (Seal.NATIVE, Seal.BITNAMI) else None
-    inner = annotations_of(template) if isinstance(template, dict) else {}
+    template = spec.get("template") if isinstance(spec, dict) else None
+    if not isinstance(template, dict) or seal not in (Seal.NATIVE, Seal.BITNAMI):
+        return annotations_of(body)
+    # fleet's own template is flat, Bitnami's has a metadata of its own
+    inner = annotations_of(template if seal is Seal.BITNAMI else {"metadata": template})
     return {**annotations_of(body), **inner}
 
 

@@ -14,13 +14,19 @@ from fleet.secrets import sops
 from fleet.secrets.key import Keyring, collect_age_keys
 from fleet.secrets.secret import in_one_form
 
+_NAMED = "the file"
+
 
 def open_source(file: str, data: bytes, keyring: Keyring, cluster: str) -> bytes:
     """Open a file with a cluster's age keys; its format is that of its name, as `sops` has it.
 
     Raises: SealError.
     """
-    return sops.decrypt(data, sops.detect_format(file), collect_age_keys(keyring, cluster))
+    identities = collect_age_keys(keyring, cluster)
+    try:
+        return sops.decrypt(data, sops.detect_format(file), identities, name=_NAMED)
+    except SealError as error:  # the caller names the file, with the line of the object
+        raise SealError(error.message.removeprefix(f"{_NAMED}: "), reason=error.reason) from None
 
 
 def open_object(body: Mapping[str, Any], file: str, keyring: Keyring, cluster: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fleet.hub.service import HubService
 from fleet.secrets import native
 from fleet.secrets.age import format_recipient
 from fleet.secrets.certificate import RsaKey, make_rsa
-from fleet.secrets.document import write_sealed
+from fleet.secrets.document import Template, write_sealed
 from fleet.secrets.key import Algorithm, KeyState, PrivateKey
 from fleet.sim.real import ControlPlane, find_binaries
 from tests.cluster.test_hub import release_leases
@@ -188,6 +188,29 @@ async def test_a_key_is_rotated(fleet: SealedFleet, namespace: str) -> None:
         again = fleet.repository.commit("again", {"app/db.yaml": fleet.seal(VALUES, namespace, new, *others)})
         await fleet.synced(*fleet.targets, revision=again)
         assert await read(plane, "db", namespace) == VALUES
+
+
+async def test_an_immutable_secret(fleet: SealedFleet, namespace: str) -> None:
+    """A changed value of an immutable Secret is refused with the way out, which makes it anew."""
+    plane = fleet.planes[0]
+
+    def sealed(value: bytes, **annotations: str) -> str:
+        recipients = [key.public for key in fleet.keys.values()]
+        template = Template(immutable=True, annotations=annotations)
+        return write_sealed(
+            native.seal({"password": value}, recipients, namespace=namespace, name="db", template=template)
+        )
+
+    fleet.repository.commit("first", {"app/db.yaml": sealed(b"old")})
+    async with fleet.opening():
+        await fleet.synced(*fleet.targets)
+        fleet.repository.commit("second", {"app/db.yaml": sealed(b"new")})
+        row = await fleet.state(plane.name, "shop", "Failed", "ImmutableField")
+        assert "fleet/force" in row.message
+        assert await read(plane, "db", namespace) == {"password": b"old"}
+        third = fleet.repository.commit("third", {"app/db.yaml": sealed(b"new", **{"fleet/force": "enabled"})})
+        await fleet.synced(*fleet.targets, revision=third)
+        assert await read(plane, "db", namespace) == {"password": b"new"}
 
 
 async def test_a_changed_value_restarts_pods(fleet: SealedFleet, namespace: str) -> None:

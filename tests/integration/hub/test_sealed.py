@@ -17,7 +17,7 @@ from fleet.secrets.document import write_sealed
 from fleet.secrets.key import Algorithm, PublicKey
 from fleet.sim.cluster import SimCluster
 from fleet.store.usage import Usage, UsageStore
-from tests.harness.fleet import ADA, app_document
+from tests.harness.fleet import ADA, app_document, environment_document, repository_document
 from tests.harness.keys import MemoryKeyring, bitnami_body, box_key, native_document, rsa_key
 from tests.harness.sops import encrypt_env, encrypt_yaml
 from tests.integration.hub.conftest import Stage
@@ -283,6 +283,30 @@ async def test_an_app_that_does_not_render_keeps_no_key_from_being_made(stage: S
             return [row.state for row in await hub.keys.list()] == ["pending"]
 
         await stage.until(made)
+
+
+async def test_a_cluster_that_a_rollout_has_not_reached_has_its_key(stage: Stage) -> None:
+    """Sealing for production must be possible before anything goes there; what waits for approval counts as known."""
+    rollout = {"approval": {"required": 1}}
+    stage.declare(
+        "fleet.yaml",
+        repository_document(stage.repository.path),
+        environment_document(),
+        environment_document("prod", after=["dev"], rollout=rollout),
+    )
+    await stage.add_cluster("one")
+    await stage.add_cluster("two", environment="prod")
+    stage.repository.commit("first", {"app/settings.yaml": config()})
+    async with stage.running(stage.world) as hub:
+        await stage.synced(("one", "shop"))
+
+        async def made() -> bool:
+            return {row.cluster for row in await hub.keys.list()} == {"one", "two"}
+
+        await stage.until(made)
+        row = stage.row("two", "shop")
+        assert row is not None
+        assert row.applied_revision == ""
 
 
 @pytest.fixture

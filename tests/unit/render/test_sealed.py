@@ -68,6 +68,14 @@ def test_annotations_of_the_template_count() -> None:
     assert manifest.flags.adopt is Adopt.ALWAYS
 
 
+def test_annotations_of_fleets_own_template_count() -> None:
+    """It has them without a `metadata` around."""
+    (manifest,) = render(
+        {"app/x.yaml": NATIVE.replace("spec: {", "spec: {template: {annotations: {fleet/force: enabled}}, ")}
+    )
+    assert manifest.flags.force
+
+
 def test_passthrough_leaves_bitnami_documents_alone() -> None:
     """With a controller in the cluster the document itself is the object; fleet's own kind is opened all the same."""
     native, bitnami = render(

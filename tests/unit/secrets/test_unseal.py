@@ -198,6 +198,16 @@ async def test_a_changed_sops_file_is_refused(bench: Bench) -> None:
     assert error.reason == "Corrupt"
 
 
+async def test_other_keys_than_age_are_refused_by_name(bench: Bench) -> None:
+    """A file for PGP alone says so, with its name and the way out."""
+    value = yaml.safe_load(encrypt_yaml(SECRET, AGE))
+    value["sops"]["pgp"] = [{"fp": "ABC", "enc": "x"}]
+    del value["sops"]["age"]
+    error = await bench.fail(manifest(yaml.safe_dump(value, sort_keys=False), sops=True))
+    assert error.reason == "Unsupported"
+    assert str(error).startswith("app/x.yaml:1: encrypted with PGP; ")
+
+
 async def test_sops_entries_of_a_secret(bench: Bench) -> None:
     """Entries that are encrypted files are opened by the format of their names; others stay."""
     entries = {
