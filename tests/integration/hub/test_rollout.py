@@ -164,15 +164,43 @@ async def test_a_run_waits_for_an_api_server_that_restarts(stage: Stage) -> None
 async def test_a_joining_cluster_gets_the_last_good_release_first(stage: Stage) -> None:
     """A cluster that comes while a run waits gets what its environment has, then takes part."""
     clusters = await fleet_of(stage, production={"approval": {"required": 1}})
-    stage.repository.commit("first", {"app/web.yaml": WEB.format(image="web:1")})
+    stage.declare(
+        "apps.yaml",
+        app_document("shop", "app", rollout={"environments": {"production": {"approval": {"required": 0}}}}),
+    )
+    stage.repository.commit("first", {"app/settings.yaml": config("red")})
     async with stage.running(stage.world):
-        await run_in(stage, RunState.AWAITING_APPROVAL)
-        run = await run_of(stage)
-        assert run is not None
-        production = run.stage("production")
-        assert production is not None
-        assert production.state is StageState.HELD
-        assert images(clusters)["p1"] is None
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.declare("apps.yaml", app_document("shop", "app"))
+        await asyncio.sleep(15)
+        stage.repository.commit("second", {"app/settings.yaml": config("blue")})
+        run = await run_in(stage, RunState.AWAITING_APPROVAL, release=2)
+        assert [s.state for s in run.stages] == [StageState.DONE, StageState.DONE, StageState.HELD]
+        newcomer = await stage.add_cluster("p3", environment="production")
+        await stage.until(lambda: colour(newcomer) == "red", timeout_s=300)
+        await asyncio.sleep(60)
+        assert [colour(c) for c in (*clusters.values(), newcomer)] == ["blue", "blue", "red", "red", "red"]
+        run = await run_in(stage, RunState.AWAITING_APPROVAL)
+        assert run.clusters["p3"].before == 1
+        late = await stage.add_cluster("d2", environment="dev")
+        await stage.until(lambda: colour(late) == "blue", timeout_s=300)
+
+
+async def test_drift_is_healed_to_what_a_cluster_should_have(stage: Stage) -> None:
+    """While a release waits further up, what somebody changes by hand goes back to the release that is in force there."""
+    clusters = await fleet_of(stage, counts=(1, 1, 1), staging={"soak": "1h"})
+    stage.declare("apps.yaml", app_document("shop", "app", rollout={"environments": {"staging": {"soak": "1s"}}}))
+    stage.repository.commit("first", {"app/settings.yaml": config("red")})
+    async with stage.running(stage.world):
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.declare("apps.yaml", app_document("shop", "app"))
+        await asyncio.sleep(15)
+        stage.repository.commit("second", {"app/settings.yaml": config("blue")})
+        await stage.until(lambda: colour(clusters["s1"]) == "blue", timeout_s=300)
+        for name, wanted in (("p1", "red"), ("s1", "blue")):
+            clusters[name].kubectl().patch("ConfigMap", "settings", {"data": {"colour": "yellow"}})
+            assert colour(clusters[name]) == "yellow"
+            await stage.until(lambda name=name, wanted=wanted: colour(clusters[name]) == wanted)  # type: ignore[misc]
 
 
 async def test_a_release_that_changes_nothing_makes_no_step(stage: Stage) -> None:
