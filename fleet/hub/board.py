@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 
 import fleet
 from fleet.clock import Clock, format_at
-from fleet.hub.feed import Supply
 from fleet.hub.link import Link
 from fleet.hub.progress import Progress
 from fleet.hub.rolloutview import RolloutRow
 from fleet.hub.session import Session
 from fleet.hub.supervisor import Supervisor
+from fleet.hub.supply import Supply
 from fleet.hub.tenant import explain
 from fleet.hub.view import (
     AppRow,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fleet.hub.feed import Supply
+from fleet.hub.supply import Supply
 from fleet.object import TargetId
 from fleet.reconcile.status import Why
 from fleet.reconcile.target import Order

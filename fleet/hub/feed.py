@@ -7,7 +7,7 @@ what it has; its neighbours go on.
 import asyncio
 import hashlib
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -18,10 +18,11 @@ from fleet.errors import After, Backoff, FleetError, OnChange, RevisionMissing, 
 from fleet.git.order import DAMAGED
 from fleet.git.repository import Snapshot
 from fleet.hub.archive import Archive, Recalled, encode_input, input_of
-from fleet.hub.brief import Brief, brief_of
+from fleet.hub.brief import brief_of
 from fleet.hub.event import EventLog
 from fleet.hub.progression import Admission, Progression
 from fleet.hub.queue import Runner
+from fleet.hub.supply import Fresh, Supply, is_same
 from fleet.inventory.schema import App
 from fleet.inventory.value import Inventory, Target
 from fleet.object import TargetId, encode_canonical, short
@@ -41,33 +42,6 @@ COMMITS, KEEP_SOON_S = "commits", 0.1
 NOTHING = Rendered(manifests=(), digest=hashlib.blake2b(digest_size=16).hexdigest(), reads="")
 """What an app that had objects and renders to none is to be: the guard holds the deletion, not the release."""
 FALLBACK = ("the repository has not been read yet", "NotFetched")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Supply:
-    """What a target should be, as far as is known."""
-
-    target: Target
-    brief: Brief
-    desired: Desired | None = None
-    """None until the first release could be rendered."""
-    head: str = ""
-    """The revision that its ref points to."""
-    failure: FleetError | None = None
-    """Why `desired` is not what `head` says."""
-    hold: Hold | None = None
-    """What pins it to an earlier release."""
-    pending: Why | None = None
-    """Why a rollout does not give it the newest release yet."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fresh:
-    """The newest release as rendered for a target, whether or not it has it."""
-
-    release: Release
-    rendered: Rendered
-    head: str
 
 
 class Sources(Protocol):
@@ -454,7 +428,7 @@ class Feed:
     def _put(self, supply: Supply) -> None:
         known = self.supplies.get(supply.target.id)
         self.supplies[supply.target.id] = supply
-        if known is None or not _same(known, supply):
+        if known is None or not is_same(known, supply):
             self.on_supply(supply.target.id)
 
     def _retry_later(self, app: str, errors: Sequence[FleetError]) -> None:
@@ -534,20 +508,6 @@ def _emptied(row: TargetRow) -> TargetRow:
 
 def _revision(supply: Supply) -> str:
     return supply.desired.revision if supply.desired else ""
-
-
-def _same(a: Supply, b: Supply) -> bool:
-    """Compare without looking into manifests and documents."""
-    return (
-        a.desired is b.desired
-        and a.head == b.head
-        and a.hold == b.hold
-        and a.pending == b.pending
-        and a.brief == b.brief
-        and str(a.failure) == str(b.failure)
-        and a.target.depends_on == b.target.depends_on
-        and a.target.app.spec.paused == b.target.app.spec.paused
-    )
 
 
 def _passes(error: FleetError) -> bool:

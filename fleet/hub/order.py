@@ -11,9 +11,10 @@ from fleet.hub.brake import Brakes
 from fleet.hub.brief import Brief
 from fleet.hub.drain import drain_order
 from fleet.hub.event import EventLog
-from fleet.hub.feed import Feed, Supply
+from fleet.hub.feed import Feed
 from fleet.hub.guard import Approvals, Leaving
 from fleet.hub.progress import Progress
+from fleet.hub.supply import Supply
 from fleet.inventory.value import Inventory
 from fleet.object import ObjectKey, TargetId
 from fleet.reconcile.plan import FOUND

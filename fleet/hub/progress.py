@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from fleet.errors import FleetError, KubeError, SealError, ServerFailure, Throttled, Unreachable
-from fleet.hub.feed import Supply
+from fleet.hub.supply import Supply
 from fleet.object import ObjectKey, TargetId
 from fleet.reconcile.live import LiveObject
 from fleet.reconcile.plan import WRITES, Action

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from fleet.hub.feed import Supply
 from fleet.hub.link import Link
+from fleet.hub.supply import Supply
 from fleet.kube.credential import Impersonation
 from fleet.object import GroupKind, Manifest, ObjectKey
 from fleet.reconcile.applyset import SYSTEM_NAMESPACE

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from fleet.clock import Clock
 from fleet.errors import FetchFailed, FleetError, RevisionMissing
-from fleet.hub.feed import Supply
 from fleet.hub.queue import Runner
 from fleet.hub.supervisor import Supervisor
+from fleet.hub.supply import Supply
 from fleet.object import Manifest, Seal, TargetId
 from fleet.render.renderer import CachingRenderer
 from fleet.secrets.key import Keyring

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from fleet.errors import FleetError, OnChange
-from fleet.hub.feed import Supply
 from fleet.hub.progress import Progress
 from fleet.hub.session import Session
 from fleet.hub.supervisor import Supervisor
+from fleet.hub.supply import Supply
 from fleet.inventory.value import Target
 from fleet.object import TargetId
 from fleet.reconcile.plan import FAILURES, Action

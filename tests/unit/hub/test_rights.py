@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from fleet.hub.brief import Brief
-from fleet.hub.feed import Supply
 from fleet.hub.rights import collect_rights, write_rights
+from fleet.hub.supply import Supply
 from fleet.inventory.schema import App, Cluster, Environment
 from fleet.inventory.value import Target
 from fleet.object import Manifest, ObjectKey, TargetId
