@@ -9,6 +9,7 @@ from fleet.secrets.sops_leaf import Leaf, Opened, format_float, is_encrypted
 from fleet.secrets.sops_text import SopsFile
 
 DEPTH: Final = 100
+_INT64: Final = range(-(2**63), 2**63)
 
 
 def parse(data: bytes) -> SopsFile:
@@ -96,8 +97,9 @@ def _make_leaf(value: Any, path: tuple[str, ...]) -> Leaf:
         if is_encrypted(value):
             return Leaf(path=path, text=value, encrypted=True)
         return Leaf(path=path, text=value, hashed=value.encode(errors="surrogatepass"))
-    # every number in JSON is a float to SOPS
-    text = str(value) if isinstance(value, bool) else format_float(_to_float(value))
+    # beyond int64 a whole number is a float to SOPS
+    whole = isinstance(value, bool) or (isinstance(value, int) and value in _INT64)
+    text = str(value) if whole else format_float(_to_float(value))
     return Leaf(path=path, text=text, hashed=text.encode())
 
 

@@ -6,6 +6,7 @@ Source: how SOPS reads unencrypted scalars is go-yaml v3's `resolve.go`.
 """
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ _SPECIAL: Final = {
     **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), "+Inf"),
     **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), "-Inf"),
 }
+_SHOWN: Final = {"NaN": ".nan", "+Inf": ".inf", "-Inf": "-.inf"}
 _INT: Final = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))")
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _TIME: Final = re.compile(
@@ -241,6 +243,8 @@ def _quote(opened: Opened) -> str:
     """Write an opened value so that every reader of YAML takes it for what it was before it was encrypted."""
     match opened.kind:
         case "int" | "float":
+            if opened.text in _SHOWN:
+                return _SHOWN[opened.text]
             if not _FLOAT.fullmatch(opened.text):
                 raise SealError("an encrypted number is none")
             return opened.text
@@ -307,7 +311,9 @@ def _resolve_number(text: str) -> tuple[str, str] | None:
         number = int(digits, base) * (-1 if sign == "-" else 1)
         if -(2**63) <= number < 2**63:
             return "int", str(number)
-    return ("float", format_float(float(plain))) if _FLOAT.fullmatch(plain) and len(plain) <= 400 else None
+    if not _FLOAT.fullmatch(plain) or math.isinf(float(plain)):
+        return None
+    return "float", format_float(float(plain))
 
 
 def _resolve_time(text: str) -> tuple[str, str] | None:

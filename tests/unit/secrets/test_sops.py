@@ -101,6 +101,21 @@ def test_a_json_file_opens() -> None:
     assert list(found) == ["a", "b", "c", "d", "e", "f", "z_unencrypted", "big", "empty", "o", "l"]
 
 
+def test_numbers_are_taken_as_sops_takes_them() -> None:
+    """Whole numbers beyond 2^53, infinities and what only looks like a number pass the MAC and keep their meaning."""
+    found = json.loads(decrypt(read("numbers.json"), "json", [IDENTITY]))
+    assert found["big"] == found["n_unencrypted"] == 9007199254740993
+    assert (found["zero"], found["float"], found["e"]) == (0, 1, 1000)
+    text = decrypt(read("numbers.yaml"), "yaml", [IDENTITY]).decode()
+    assert text.splitlines()[:5] == [
+        "inf: .inf",
+        "minus: -.inf",
+        "nan: .nan",
+        'word: "1e400"',
+        "word_unencrypted: 1e400",
+    ]
+
+
 def test_an_env_file_opens() -> None:
     """Lines come back, newlines in values stay escaped; an encrypted comment is an empty line."""
     opened = decrypt(read("prod.env"), "env", [IDENTITY]).decode()
