@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from fleet.document import load_documents
+from fleet.document import load_documents, parse_documents
 from fleet.errors import SealError
 from fleet.secrets import age, bitnami, sops
 from fleet.secrets.opened import Scope
@@ -167,6 +168,49 @@ def test_what_sops_encrypts_opens(name: str, rule: str, tmp_path: Path) -> None:
     wanted = run("sops", "decrypt", str(tmp_path / name), env={"SOPS_AGE_KEY": age.format_identity(IDENTITY)})
     found = sops.decrypt(made, sops.detect_format(name), [IDENTITY], name=name)
     assert read(found, name) == read(wanted, name)
+
+
+WORDS = (
+    "a", '"q"', "'it''s'", "1", "-0", "1.50", "1e3", "1e400", "0o17", "017", "0x1f", "0b11", "1_000", "true", "True", "yes",
+    "~", '""', "2024-01-02", "2024-01-02T03:04:05Z", "12:30:45", ".inf", ".nan", "5.", "+1", "08", "\u00e9\u4e2d", "a#b", "{}",
+    '"\\u0085\\x01"', '"tab\\tnl\\n"', "[]",
+)  # fmt: skip
+
+
+def make_up(rng: Random, indent: str = "", depth: int = 2) -> str:
+    """Write a mapping of words, lists and mappings, with comments here and there."""
+    lines = []
+    for key in rng.sample(["a", "b", "password", "x_unencrypted", "key with space"], rng.randint(1, 4)):
+        if rng.random() < 0.2:
+            lines.append(f"{indent}# comment")
+        kind = rng.random()
+        if depth and kind < 0.25:
+            lines += [f"{indent}{key}:", make_up(rng, indent + "  ", depth - 1)]
+        elif depth and kind < 0.45:
+            lines.append(f"{indent}{key}:")
+            lines += [f"{indent}  - {rng.choice(WORDS)}{rng.choice(['', ' # why'])}" for _ in range(rng.randint(1, 3))]
+        elif kind < 0.55:
+            lines += [f"{indent}{key}: |", f"{indent}  one", f"{indent}  two"]
+        else:
+            lines.append(f"{indent}{key}: {rng.choice(WORDS)}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_made_up_files_open_as_sops_opens_them(seed: int, tmp_path: Path) -> None:
+    """Whatever kinds of values, comments and rules come together, both read the same."""
+    rng = Random(seed)
+    (tmp_path / "made.yaml").write_text(make_up(rng) + "\n")
+    rule = RULES[rng.choice(sorted(RULES))]
+    (tmp_path / ".sops.yaml").write_text(f"creation_rules:\n- age: {RECIPIENT}\n" + (f"  {rule}\n" if rule else ""))
+    made = run("sops", "--config", str(tmp_path / ".sops.yaml"), "encrypt", str(tmp_path / "made.yaml"))
+    (tmp_path / "made.yaml").write_bytes(made)
+    wanted = run("sops", "decrypt", str(tmp_path / "made.yaml"), env={"SOPS_AGE_KEY": age.format_identity(IDENTITY)})
+    found = sops.decrypt(made, "yaml", [IDENTITY])
+    # infinities are no JSON: such a document is refused from either
+    assert [each.value for each in parse_documents(found, "x")[0]] == [
+        each.value for each in parse_documents(wanted, "x")[0]
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(CONTENT))
