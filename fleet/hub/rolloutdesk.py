@@ -122,13 +122,16 @@ class RolloutDesk:
                 assert_never(request.verb)
 
     def _approval(self, request: SteerRequest) -> Approve:
-        """Bind an approval to the plan as it is. Raises: TargetError StalePlan, NothingToApprove."""
+        """Bind an approval to the plan as it is. Raises: TargetError StalePlan, NothingToApprove, InventoryUnread."""
         run = self._rollouts.newest_run(request.app)
-        look = self._look(run) if run is not None else None
-        rules = look.policy.stage(request.stage) if look is not None and look.policy is not None else None
-        if look is None or look.facts is None or rules is None:
+        if run is None or run.stage(request.stage) is None:
             return Approve(environment=request.stage, digest=request.plan)  # refused with what there is
-        if rules.approval is None or not rules.approval.required:
+        look = self._look(run)
+        if look.policy is None or look.facts is None:
+            # an approval of nothing known would be kept, and never count
+            raise TargetError("the hub has not read its inventory yet; try again in a moment", reason="InventoryUnread")
+        rules = look.policy.stage(request.stage)
+        if rules is None or rules.approval is None or not rules.approval.required:
             message = f"{request.stage} needs no approval; see fleet rollout show {request.app}"
             raise TargetError(message, reason="NothingToApprove")
         digest = look.facts.digests[request.stage]

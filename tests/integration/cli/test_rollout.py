@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -197,14 +198,16 @@ def test_watch_of_nothing_is_an_error(hub: FakeHub) -> None:
     assert (result.exit_code, result.stderr) == (2, "fleet: app shop has no rollout yet\n")
 
 
+# a test run in the background may ignore SIGINT, and children inherit that
+MAIN = "import signal; signal.signal(2, signal.default_int_handler); from fleet.cli.main import main; main()"
+
+
 def on_a_terminal(hub: FakeHub, *arguments: str, interrupt_at: str = "") -> tuple[int, str]:
     """Run a command on a terminal of 100 by 40; return its exit code and everything it wrote."""
     ours, theirs = pty.openpty()
     env = {**os.environ, "FLEET_SERVER": hub.url, "COLUMNS": "100", "LINES": "40", "TERM": "xterm"}
-    command = [sys.executable, "-m", "fleet.cli", *arguments]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True
-    ) as process:
+    command = [sys.executable, "-c", MAIN, *arguments]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as process:
         os.close(theirs)
         text = b""
         while select.select([ours], [], [], 30)[0]:
@@ -214,7 +217,7 @@ def on_a_terminal(hub: FakeHub, *arguments: str, interrupt_at: str = "") -> tupl
                 break
             if interrupt_at and interrupt_at.encode() in text:
                 interrupt_at = ""
-                process.send_signal(2)
+                process.send_signal(signal.SIGINT)
         code = process.wait(30)
     os.close(ours)
     return code, text.decode()

@@ -15,6 +15,7 @@ from fleet.server.app import running
 from fleet.settings import Settings
 from fleet.store.token import Role
 from tests.harness.hub import NEW, FakeHub, event, target
+from tests.harness.rollout import rollout_detail, rollout_row
 
 
 class Ran(NamedTuple):
@@ -159,3 +160,31 @@ async def test_following_events(fleet: Fleet, hub: FakeHub) -> None:
     process.send_signal(signal.SIGINT)
     await process.communicate()
     assert process.returncode == 130
+
+
+async def test_watching_a_rollout(fleet: Fleet, hub: FakeHub) -> None:
+    """An event of the app makes it look again, as soon as it comes; the end of the rollout ends it."""
+    process = await fleet.start("rollout", "watch", "shop", token="")
+    assert process.stdout is not None
+    lines = [(await process.stdout.readline()).decode() for _ in range(3)]
+    assert lines[2].rstrip().endswith("prod waits: eu-2: it must stay healthy for 600 s")
+    paused = rollout_row(state="Paused", waits_for="waits for somebody: night")
+    hub.rollouts.details = [rollout_detail(paused)]
+    hub.happen(event(3, kind="rollout", app="shop"))
+    assert (await process.stdout.readline()).decode().rstrip().endswith("waits for somebody: night")
+    hub.rollouts.details = [rollout_detail(rollout_row(state="Succeeded", waits_for=""))]
+    hub.happen(event(4, kind="rollout", app="shop"))
+    assert (await process.stdout.readline()).decode() == "✓ shop#42 at 2222222: Succeeded\n"
+    await process.communicate()
+    assert process.returncode == 0
+
+
+async def test_steering_a_rollout(fleet: Fleet, hub: FakeHub) -> None:
+    """The hub is told what was typed, and by whom; who may not is told so."""
+    assert (await fleet("rollout", "list", "-o", "name", token="")).stdout == "shop#42\n"
+    assert (await fleet("rollout", "show", "shop", token="")).stdout.startswith("↻ shop#42 at 2222222: Running")
+    told = await fleet("rollout", "skip", "shop", "us-1", "--reason", "broken", token="flt_operator-secret")
+    assert told.stdout.startswith("shop#42 is Running: ")
+    assert (await fleet("rollout", "approve", "shop", "--reason", "x", token="flt_operator-secret")).code == 4
+    assert (await fleet("rollout", "approve", "shop", "--reason", "x", token="flt_approver-secret")).code == 0
+    assert [(verb, actor) for verb, _, actor in hub.acts] == [("rollout skip", "otto"), ("rollout approve", "petra")]

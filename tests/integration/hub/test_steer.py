@@ -244,3 +244,33 @@ async def test_rollouts_of_the_past_stay_to_be_seen(stage: Stage) -> None:
         assert await hub.rollouts.show("shop", 9) is None
         with pytest.raises(TargetError, match="has no rollout"):
             await hub.rollouts.steer(SteerRequest(app="db", verb=Steering.PAUSE, reason="r"), ADA)
+
+
+async def test_what_people_said_survives_a_restart(stage: Stage) -> None:
+    """A pause, an approval and a skip are as they were when the hub comes back, and end in the same place."""
+    policy = {"approval": {"required": 2}, "batches": [1, "100%"], "soak": "1m"}
+    clusters = await fleet_of(stage, (1, 2, 1), dev={}, staging=policy, production={})
+    stage.repository.commit("first", FIRST)
+    async with stage.running(stage.world):
+        await when(stage, in_state("AwaitingApproval"))
+        for actor in (ADA, BOB):
+            await steer(stage, "approve", actor, stage="staging")
+        await when(stage, in_state("Succeeded"))
+        stage.repository.commit("second", {"app/web.yaml": GOOD})
+        await when(stage, in_state("AwaitingApproval", 2))
+        await steer(stage, "approve", stage="staging")
+        await steer(stage, "skip", cluster="s2")
+        await steer(stage, "pause")
+    async with stage.running(stage.world):
+        await asyncio.sleep(120)
+        detail = await shown(stage)
+        assert (detail.rollout.state, states(detail)["s2"]) == ("Paused", "Skipped")
+        assert [g.actor for g in part(detail, "staging").approvals if g.counts] == ["ada"]
+        await steer(stage, "resume")
+    async with stage.running(stage.world) as hub:
+        with pytest.raises(TargetError, match="has not read its inventory"):
+            await steer(stage, "approve", BOB, stage="staging")
+        await stage.until(lambda: hub.status().environments)
+        await steer(stage, "approve", BOB, stage="staging")
+        await when(stage, in_state("Succeeded", 2))
+        assert images(clusters) == {"d1": "web:2", "s1": "web:2", "s2": "web:1", "p1": "web:2"}
