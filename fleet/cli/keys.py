@@ -191,6 +191,8 @@ def compromise(client: Client, *, kid: str, cluster: str, reason: str, output: s
         return
     for row in answer["keys"]:
         click.echo(clean(f"{row['kid']} of {row['cluster']} is {row['state']}"))
+    if any(not row["backed_up_at"] for row in answer["keys"]):
+        click.echo("Run fleet keys backup: a backup from before would bring the key back as it was.")
     if answer["values"]:
         click.echo(CHANGE)
         print_table(answer["values"], _USAGE)

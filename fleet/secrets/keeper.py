@@ -266,7 +266,7 @@ class Keeper:
         if self.policy.backups is None or all(row.backed_up_at for row in rows if row.private):
             return
         content, backup = await self.pack()
-        path = await self.off_loop(put_backup, self.policy.backups, content, format_at(backup.made_at), backup.digest)
+        path = await self.off_loop(put_backup, self.policy.backups, content, backup.made_at, backup.digest)
         async with self._surroundings.act("KeysBackedUp", "", f"{len(backup.holds)} keys into {path}"):
             await self._store.run(self._store.confirm(backup, str(path)))
         await self.reload()

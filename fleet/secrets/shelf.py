@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from datetime import datetime
 from pathlib import Path
 
 from fleet.errors import SealError
@@ -11,13 +12,12 @@ KEPT = 10
 _PATTERN = "fleet-keys-*.db"
 
 
-def put_backup(directory: Path, content: bytes, at: str, digest: str) -> Path:
-    """Write a backup, see that the disk has it, and remove the oldest ones. Returns its path.
+def put_backup(directory: Path, content: bytes, at: datetime, digest: str) -> Path:
+    """Write a backup, see that the disk has it, and remove the oldest ones. Names sort by time. Returns its path.
 
     Raises: SealError BackupFailed.
     """
-    stamp = "".join(c for c in at if c.isalnum())
-    path = directory / f"fleet-keys-{stamp}-{digest[:8]}.db"
+    path = directory / f"fleet-keys-{at:%Y%m%dT%H%M%S%f}Z-{digest[:8]}.db"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, content)

@@ -161,15 +161,20 @@ class KeyStore:
         )
 
     def set_state(self, key: KeyRow, state: str, *, reason: str = "", replaced_by: str = "") -> Statement:
-        """Return the statement that moves a key on, if it is still where it was."""
+        """Return the statement that moves a key on, if it is still where it was.
+
+        A backup from before a compromise does not count for the key any more: it would bring it back as it was.
+        """
         return Statement(
-            "UPDATE seal_key SET state = ?, changed_at = ?, reason = ?, replaced_by = ?"
+            "UPDATE seal_key SET state = ?, changed_at = ?, reason = ?, replaced_by = ?,"
+            " backed_up_at = CASE ? WHEN 'compromised' THEN '' ELSE backed_up_at END"
             " WHERE cluster = ? AND kid = ? AND state = ?",
             (
                 state,
                 write_at(self._clock.now()),
                 reason,
                 replaced_by or key.replaced_by,
+                state,
                 key.cluster,
                 key.kid,
                 key.state,

@@ -73,9 +73,12 @@ def test_acts_carry_their_reason(hub: FakeHub) -> None:
 
 def test_compromise_says_what_to_change_and_where(hub: FakeHub) -> None:
     """Every value is listed, with the words that sealing it again is not enough."""
-    hub.on(f"POST keys/{KID}/compromise", {"keys": [{**ROW, "state": "compromised"}], "values": [USED]})
+    hub.on(
+        f"POST keys/{KID}/compromise", {"keys": [{**ROW, "state": "compromised", "backed_up_at": ""}], "values": [USED]}
+    )
     shown = hub.run("keys", "compromise", KID, *REASON).stdout
     assert "Change each of these at its source" in shown
+    assert "fleet keys backup" in shown
     assert "apps/shop/secret.yaml" in shown
 
 

@@ -372,3 +372,23 @@ async def test_a_damaged_key_keeps_no_other_out_of_a_backup(office: Office, firs
     assert office.states("dev-2") == [A]
     with pytest.raises(SealError, match="does not open"):
         office.keeper.keyring.get("dev-1", first)
+
+
+async def test_a_backup_knows_of_a_compromise(office: Office, first: str, tmp_path: Path) -> None:
+    """One is made at once, also for a key that was not in use any more, so that a restore does not bring it back."""
+    await rotated(office)
+    await asyncio.sleep(1)
+    await office.desk.compromise(first, reason="laptop lost")
+    newest = max((tmp_path / "data" / "backups").iterdir(), key=lambda path: path.name)
+    new = Office(tmp_path / "new", office.fleet)
+    new.root.mkdir()
+    for name, content in (
+        ("master.key", (tmp_path / "data" / "master.key").read_bytes()),
+        ("keys.restore", newest.read_bytes()),
+    ):
+        (new.root / name).write_bytes(content)
+        (new.root / name).chmod(0o600)
+    await new.open()
+    await new.keeper.tend_once()
+    assert new.states() == [KeyState.COMPROMISED, A]
+    new.close()
