@@ -18,7 +18,7 @@ import yaml
 
 from fleet.errors import FleetError
 from fleet.hub.service import HubService
-from fleet.hub.view import HoldRequest, SyncRequest
+from fleet.hub.view import HoldRequest, PauseRequest, SyncRequest
 from fleet.metric import REGISTRY
 from fleet.server.answer import Exit
 from fleet.server.api import OPERATIONS
@@ -162,6 +162,18 @@ async def test_nothing_is_told(stage: Stage, kustomize: str, capsys: pytest.Capt
         await asyncio.sleep(5)
         found += await ask_everything(hub)
         cluster.faults.clear()
+        await stage.synced(("one", "shop"))
+        await hub.pause(PauseRequest(app="shop", reason="look"), ADA)
+        cluster.kubectl().patch("Secret", "db", {"data": {"password": base64.b64encode(b"evil").decode()}})
+        cluster.kubectl().patch("ConfigMap", "settings", {"data": {"token": "evil"}})
+        await stage.state("one", "shop", "Paused")
+        await asyncio.sleep(5)
+        assert {f.path for row in await hub.diff("one", "shop") for f in row.fields} == {
+            ".data.password",
+            ".data.token",
+        }
+        found += await ask_everything(hub)
+        await hub.resume(PauseRequest(app="shop", reason=""), ADA)
         await stage.synced(("one", "shop"))
         other = encrypt_env({"PASSWORD": "other"}, AGE)
         await stage.synced(("one", "shop"), revision=stage.repository.commit("other", {"app/prod.env": other}))
