@@ -14,13 +14,13 @@ from fleet.object import TargetId
 from fleet.rollout.answer import (
     Answer,
     Outcome,
-    fill_question,
     judge_http,
     judge_prometheus,
     judge_silence,
     query_url,
 )
 from fleet.rollout.decision import Ask
+from fleet.rollout.filling import fill_question
 from fleet.rollout.policy import HttpProbe, PrometheusQuery, Question
 from fleet.rollout.state import Run, Sample
 

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 PLACE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}|(?P<broken>\$\{)")
 
@@ -20,20 +20,24 @@ def list_names(text: str) -> list[str]:
     return [name for found in PLACE.finditer(text) if (name := _read(found))]
 
 
-def fill(text: str, values: Mapping[str, str]) -> str:
-    """Return a text with values in place of names.
+def _as_it_is(_: str, value: str) -> str:
+    return value
+
+
+def fill(text: str, values: Mapping[str, str], write: Callable[[str, str], str] = _as_it_is) -> str:
+    """Return a text with values in place of names, each as `write` returns it for its name and value.
 
     >>> fill("https://${cluster}/$${x}", {"cluster": "a"})
     'https://a/${x}'
 
-    Raises: ValueError naming what has no value; never shows a value.
+    Raises: ValueError naming what has no value, and whatever `write` raises; never shows a value.
     """
 
     def value_of(found: re.Match[str]) -> str:
         name = _read(found)
         if name and name not in values:
             raise ValueError(f"${{{name}}} has no value here")
-        return values[name] if name else "${"
+        return write(name, values[name]) if name else "${"
 
     return PLACE.sub(value_of, text)
 

@@ -7,14 +7,13 @@ Prometheus cannot tell is inconclusive, never passed and never failed.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
 from fleet.inventory.condition import Comparison, parse_condition
 from fleet.inventory.jsonpath import parse_json_path
-from fleet.inventory.placeholder import fill
 from fleet.rollout.policy import HttpProbe, PrometheusQuery, Question
 
 MOST_SHOWN = 120
@@ -50,21 +49,6 @@ class Answer:
     outcome: Outcome
     value: str = ""
     message: str = ""
-
-
-def fill_question(question: Question, values: Mapping[str, str]) -> Question:
-    """Return a question with values in place of `${NAME}`.
-
-    Raises: ValueError naming the one that has no value.
-    """
-    if isinstance(question, PrometheusQuery):
-        return replace(question, url=fill(question.url, values), query=fill(question.query, values))
-    return replace(
-        question,
-        url=fill(question.url, values),
-        body=fill(question.body, values),
-        equals=fill(question.equals, values),
-    )
 
 
 def query_url(url: str) -> str:

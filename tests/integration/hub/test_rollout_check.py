@@ -151,7 +151,7 @@ async def test_a_check_that_fails_pauses_the_run_until_somebody_retries(stage: S
             "dev: check smoke: the answer was HTTP 500, not 200; go on with fleet rollout retry"
         )
         assert results(part(run).samples) == [("failed", "500")]
-        await asyncio.sleep(3600)
+        await asyncio.sleep(900)
         assert [colour(c) for c in clusters.values()] == ["blue", "red", "red"]
         assert len(web_.asked) == 2
         web_.script = [GOOD]
@@ -185,11 +185,11 @@ async def test_a_run_waits_for_what_is_inconclusive_and_says_why(stage: Stage, s
     stage.repository.commit("first", {"app/settings.yaml": config("red")})
     async with stage.running(stage.world):
         await waiting(stage, "waiting for errors: the query finds no series")
-        await asyncio.sleep(3600)
+        await asyncio.sleep(900)
         known = await waiting(stage, "waiting for errors: the query finds no series")
         assert known.state is StageState.CHECKING
         assert results(known.samples) == [("inconclusive", "")]
-        assert 115 <= len(prometheus.asked) <= 125
+        assert 28 <= len(prometheus.asked) <= 34
         assert colour(clusters["s1"]) is None
         prometheus.script = [vector("NaN"), vector("0.5")]
         run = await run_in(stage, RunState.SUCCEEDED)
@@ -197,13 +197,13 @@ async def test_a_run_waits_for_what_is_inconclusive_and_says_why(stage: Stage, s
 
 
 async def test_a_prometheus_that_is_away_never_passes(stage: Stage) -> None:
-    """Nobody listens: the run waits for hours, and the stage's deadline ends that."""
-    clusters = await fleet_of(stage, counts=(1, 1, 1), dev={"stageDeadline": "3h", **errors()})
+    """Nobody listens: the run waits, however often it asks, and the stage's deadline ends that."""
+    clusters = await fleet_of(stage, counts=(1, 1, 1), dev={"stageDeadline": "30m", **errors()})
     stage.repository.commit("first", {"app/settings.yaml": config("red")})
     async with stage.running(stage.world):
         known = await waiting(stage, "prometheus.example:9090 refused the connection")
         assert known.message.startswith("waiting for errors: ")
-        await asyncio.sleep(3 * 3600 - 300)
+        await asyncio.sleep(1500)
         known = await waiting(stage, "refused the connection")
         assert (known.state, {s.outcome for s in known.samples}) == (StageState.CHECKING, {"inconclusive"})
         run = await run_in(stage, RunState.PAUSED)

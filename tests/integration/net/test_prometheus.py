@@ -18,11 +18,14 @@ from fleet.rollout.policy import Check, PrometheusQuery
 from fleet.rollout.state import Run, Sample
 from fleet.sim.program import free_port
 
-METRICS = """# TYPE errors gauge
+ODD = "a\"b'c\\d`e\nf"
+METRICS = r"""# TYPE errors gauge
 errors{pod="a"} 0
 errors{pod="b"} 3
 # TYPE ratio gauge
 ratio NaN
+# TYPE odd gauge
+odd{v="a\"b'c\\d`e\nf"} 5
 """
 
 
@@ -68,10 +71,10 @@ async def prometheus(directory: Path, target: int) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def ask(url: str, query: str, condition: str) -> Sample:
+async def ask(url: str, query: str, condition: str, app: str = "shop") -> Sample:
     """Ask once, as a rollout does."""
     clock = SystemClock()
-    run = Run(id=1, app="shop", release=1, revision="abc", created_at=clock.now())
+    run = Run(id=1, app=app, release=1, revision="abc", created_at=clock.now())
     check = Check(name="c", question=PrometheusQuery(url=url, query=query, condition=condition))
     asker = Asker(reach=DirectReach(), clock=clock, inventory=lambda: None)
     return await asker.ask(Ask(check=check, environment="prod", cluster="", round=0), run)
@@ -97,6 +100,11 @@ async def test_a_real_prometheus_passes_fails_and_does_not_know(tmp_path: Path) 
         ):
             sample = await ask(url, query, condition)
             assert (sample.outcome, sample.value, sample.message) == expected
+        for query in ('odd{v="${app}"}', "odd{v='${app}'}"):
+            odd = await ask(url, query, "== 5", app=ODD)
+            assert (odd.outcome, odd.value) == ("passed", "5")
+            escaping = await ask(url, query, "== 0", app="\"'} or vector(0) # ")
+            assert (escaping.outcome, escaping.message) == ("inconclusive", "the query finds no series")
         matrix = await ask(url, "errors[1m]", "< 1")
         assert (matrix.outcome, matrix.message[:32]) == ("inconclusive", "the query does not give numbers;")
         wrong = await ask(url, "errors{", "< 1")

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from fleet.rollout.answer import (
     MOST_SHOWN,
     Answer,
-    fill_question,
     is_same,
     judge_http,
     judge_prometheus,
@@ -161,12 +160,3 @@ def test_silence_fails_the_service_and_not_the_witness(reason: str, http: str, p
 def test_the_address_of_queries_follows_from_the_servers(url: str, expected: str) -> None:
     """With a prefix, a tenant, or written in full."""
     assert query_url(url) == expected
-
-
-def test_values_are_filled_in_wherever_they_may_stand() -> None:
-    """URL, body, equals and query; the rest is as written."""
-    values = {"a": "1"}
-    probe = HttpProbe(url="http://${a}", body="${a}", json_path="$['${a}']", equals="${a}")
-    assert fill_question(probe, values) == HttpProbe(url="http://1", body="1", json_path="$['${a}']", equals="1")
-    query = fill_question(PrometheusQuery(url="http://${a}", query="x > ${a}", condition="< 1"), values)
-    assert query == PrometheusQuery(url="http://1", query="x > 1", condition="< 1")
