@@ -136,9 +136,28 @@ class Sealing:
             repository = next(iter(supplies.values())).target.app.spec.repository
             found = [row for rows in by_cluster.values() for row in rows]
             await self._usage.replace(repository, app, revision, found, clusters=by_cluster.keys())
+        await self._forget_left(app, written)
         self._written[app] = written
-        await self._usage.keep({(s.target.app.spec.repository, t.app) for t, s in self._supplies()})
         self.on_scanned()
+
+    async def _forget_left(self, app: str, written: dict[str, tuple[str, list[Usage]]]) -> None:
+        """Forget apps that left the inventory, and clusters that an app does not go to any more.
+
+        What cannot be read just now is not gone: the inventory decides, and not what could be rendered.
+        """
+        inventory = self._supervisor.inventory
+        if inventory is None or not inventory.authoritative:
+            return
+        targets = [target for target in inventory.targets.values() if target.id.app == app]
+        known = set(written)
+        if app not in self._written:
+            known |= {row.cluster for row in await self._usage.load() if row.app == app}
+        gone = known - {target.id.cluster for target in targets}
+        for cluster in gone:
+            written.pop(cluster, None)
+        if gone and targets:
+            await self._usage.replace(targets[0].app.spec.repository, app, "", [], clusters=gone)
+        await self._usage.keep({(t.app.spec.repository, t.id.app) for t in inventory.targets.values()})
 
     def _supplies(self) -> Iterable[tuple[TargetId, Supply]]:
         return self._supervisor.feed.supplies.items()

@@ -18,6 +18,7 @@ from fleet.secrets.key import Algorithm, PublicKey
 from fleet.sim.cluster import SimCluster
 from fleet.store.usage import Usage, UsageStore
 from tests.harness.fleet import ADA, app_document, environment_document, repository_document
+from tests.harness.gitrepo import GitRepository
 from tests.harness.keys import MemoryKeyring, bitnami_body, box_key, native_document, rsa_key
 from tests.harness.sops import encrypt_env, encrypt_yaml
 from tests.integration.hub.conftest import Stage
@@ -307,6 +308,34 @@ async def test_a_cluster_that_a_rollout_has_not_reached_has_its_key(stage: Stage
         row = stage.row("two", "shop")
         assert row is not None
         assert row.applied_revision == ""
+
+
+async def test_uses_are_forgotten_with_the_inventory_only(stage: Stage, keyring: MemoryKeyring) -> None:
+    """A repository that is away after a restart leaves its uses known; a cluster that an app leaves needs no key for it."""
+    await stage.add_cluster("one")
+    await stage.add_cluster("two")
+    other = GitRepository(stage.root / "other")
+    other.commit("first", {"web/db.yaml": native_document({"b": "2"}, ONE)})
+    stage.declare("other.yaml", repository_document(other.path, "other"))
+    web = app_document("web", "web", repository="other", targets={"clusters": ["one"]})
+    stage.declare("web.yaml", web)
+    stage.repository.commit("first", {"app/db.yaml": native_document({"a": "1"}, ONE, TWO)})
+    usage = UsageStore(stage.world.database)
+
+    async def uses(*wanted: tuple[str, str]) -> bool:
+        return {(row.app, row.cluster) for row in await usage.load()} == set(wanted)
+
+    everything = (("shop", "one"), ("shop", "two"), ("web", "one"))
+    async with stage.running(stage.world):
+        await stage.until(lambda: uses(*everything))
+    other.path.rename(stage.root / "away")
+    async with stage.running(stage.world):
+        await stage.synced(("one", "shop"), ("two", "shop"))
+        await asyncio.sleep(30)
+        assert await uses(*everything)
+    stage.declare("apps.yaml", app_document("shop", "app", targets={"clusters": ["two"]}))
+    async with stage.running(stage.world):
+        await stage.until(lambda: uses(("shop", "two"), ("web", "one")))
 
 
 @pytest.fixture
