@@ -98,7 +98,7 @@ class Asker:
             timeout_s=timeout_s,
         )
         reply = await send_probe(probe, self._reach)
-        return judge_prometheus(query, reply.status, reply.text)
+        return judge_prometheus(query, reply.status, reply.text, reply.token)
 
 
 def _keep(answer: Answer, ask: Ask, at: datetime) -> Sample:

@@ -22,13 +22,18 @@ _WRONG_NAME = {62, 64}
 E = TypeVar("E", bound=BaseException)
 
 
-def open_session(connector: aiohttp.BaseConnector, *, user_agent: str) -> aiohttp.ClientSession:
-    """Return a session without cookies, environment proxies or a total deadline: whoever asks sets one."""
+def open_session(
+    connector: aiohttp.BaseConnector, *, user_agent: str, connect_s: float | None = CONNECT_S
+) -> aiohttp.ClientSession:
+    """Return a session without cookies, environment proxies or a total deadline: whoever asks sets one.
+
+    `connect_s` limits connecting alone; None = only that deadline does.
+    """
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": user_agent},
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
         auto_decompress=True,
         trust_env=False,
         read_bufsize=256 * 1024,

@@ -1,8 +1,9 @@
 """One small HTTP request to a place that an inventory names: where it may lead, how long, and how much is read."""
 
 import asyncio
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -17,6 +18,7 @@ from fleet.net.tls import client_context
 
 MOST_BODY_BYTES = 1 << 20
 USER_AGENT = f"fleet/{__version__} (check)"
+_PORT = re.compile(r"[a-z]+://[^/?#]*:([^/?#:@\]]+)(?:[/?#]|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class ProbeReply:
 
     status: int
     text: str
+    token: str = field(default="", repr=False)
+    """What was sent along, and must not be shown should the text repeat it."""
 
 
 async def send_probe(probe: Probe, reach: Reach) -> ProbeReply:
@@ -63,19 +67,20 @@ async def send_probe(probe: Probe, reach: Reach) -> ProbeReply:
                 ca = await _read(probe.ca_file, "caFile")
                 context = client_context(ca=ca, subject=str(server)) if url.scheme == "https" else True
                 connector = reach.connector(server, limit=1, refuse=refuse)
+                token = await _read_token(probe.token_file)
                 async with (
-                    open_session(connector, user_agent=USER_AGENT) as session,
+                    open_session(connector, user_agent=USER_AGENT, connect_s=None) as session,
                     session.request(
                         probe.method,
                         url,
                         data=probe.form,
-                        headers=await _read_headers(probe),
+                        headers={"Authorization": f"Bearer {token}"} if token else {},
                         ssl=context,
                         allow_redirects=False,
                     ) as response,
                 ):
                     text = await _read_text(response, server) if probe.read_body else ""
-                    return ProbeReply(response.status, text)
+                    return ProbeReply(response.status, text, token)
     except Unreachable as error:
         if _is_refusal(error):
             raise _refuse(server) from error
@@ -83,6 +88,11 @@ async def send_probe(probe: Probe, reach: Reach) -> ProbeReply:
 
 
 def _read_url(text: str) -> tuple[URL, Endpoint]:
+    port = _PORT.match(text)
+    if port is not None and not (re.fullmatch("[0-9]{1,5}", port[1]) and 0 < int(port[1]) < 1 << 16):
+        raise Unreachable(
+            "the port of the url, its variables filled in, is not a number from 1 to 65535", reason="AddressInvalid"
+        )
     try:
         url = URL(text)
     except ValueError:
@@ -110,15 +120,13 @@ def _is_refusal(error: BaseException | None) -> bool:
     return False
 
 
-async def _read_headers(probe: Probe) -> dict[str, str]:
-    if not probe.token_file:
-        return {}
-    token = (await _read(probe.token_file, "tokenFile")).decode(errors="replace").strip()
+async def _read_token(file: str) -> str:
+    if not file:
+        return ""
+    token = (await _read(file, "tokenFile")).decode(errors="replace").strip()
     if not token or not token.isascii() or not token.isprintable():
-        raise ConfigError(
-            f"tokenFile {probe.token_file} does not hold one line of text", reason="CredentialsUnreadable"
-        )
-    return {"Authorization": f"Bearer {token}"}
+        raise ConfigError(f"tokenFile {file} does not hold one line of text", reason="CredentialsUnreadable")
+    return token
 
 
 async def _read(file: str, field: str) -> bytes:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +19,10 @@ from fleet.rollout.policy import HttpProbe, PrometheusQuery, Question
 
 MOST_SHOWN = 120
 """Characters of a value that is kept in the history."""
+HIDDEN = "[token]"
+"""Stands for a token that a server repeats."""
 
+_NOT_ADMITTED = (401, 403)
 
 _NOT_ASKED = frozenset(
     {
@@ -112,25 +116,59 @@ def judge_silence(question: Question, reason: str, message: str) -> Answer:
     return Answer(Outcome.FAILED if failed else Outcome.INCONCLUSIVE, "", message)
 
 
-def judge_prometheus(query: PrometheusQuery, status: int, text: str) -> Answer:
-    """Judge what Prometheus answered to an instant query: every series must satisfy the condition."""
+def judge_prometheus(query: PrometheusQuery, status: int, text: str, token: str = "") -> Answer:
+    """Judge what Prometheus answered to an instant query: every series must satisfy the condition.
+
+    `token` is what was sent along; where the answer repeats it, it is not shown.
+    """
     try:
-        reply = _parse_json(text)
+        reply = _parse_json(text, hide=token)
     except ValueError:
         reply = None
+    if status in _NOT_ADMITTED:
+        return _unknown(f"Prometheus does not admit us (HTTP {status}); {_explain_token(query)}{_quote_error(reply)}")
     if not isinstance(reply, dict) or "status" not in reply:
         return _unknown(f"Prometheus answered with HTTP {status}, and not as Prometheus does; check the url")
     if reply["status"] != "success" or status != 200:
-        return _unknown(f"Prometheus refused the query (HTTP {status}): {_shorten(str(reply.get('error', '')))}")
+        return _unknown(f"Prometheus refused the query (HTTP {status}){_quote_error(reply)}")
     try:
         series = list(_list_series(reply["data"]))
-    except (AttributeError, LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError):
         return _unknown("the query does not give numbers; write one that gives a scalar or an instant vector")
-    answer = _judge_series(series, parse_condition(query.condition), query.condition)
-    warnings = reply.get("warnings")
-    if warnings and answer.outcome is Outcome.PASSED:
-        return Answer(Outcome.INCONCLUSIVE, answer.value, f"Prometheus warns: {_shorten(str(warnings))}")
-    return answer
+    return _heed_warnings(_judge_series(series, parse_condition(query.condition), query.condition), reply)
+
+
+def _explain_token(query: PrometheusQuery) -> str:
+    if query.token_file:
+        return f"check the token in tokenFile {query.token_file}"
+    return "tokenFile names a file with a bearer token"
+
+
+def _quote_error(reply: Any) -> str:
+    error = reply.get("error") if isinstance(reply, dict) else None
+    return f": {_shorten(error)}" if isinstance(error, str) and error else ""
+
+
+def _heed_warnings(answer: Answer, reply: Mapping[str, Any]) -> Answer:
+    """Doubt a pass to which some of the data may be missing, and show the warnings of any other.
+
+    Source: Prometheus marks what it remarks of the query itself by its first word (util/annotations); other warnings are
+    of storage that did not answer: remote reads, Thanos's stores. VictoriaMetrics says `isPartial`.
+    """
+    given = reply.get("warnings")
+    warnings = [str(each) for each in (given if isinstance(given, list) else [given] if given else [])]
+    if answer.outcome is not Outcome.PASSED:
+        return answer
+    missing = [each for each in warnings if not each.startswith("PromQL ")]
+    if missing:
+        return Answer(Outcome.INCONCLUSIVE, answer.value, f"Prometheus lacks some of the data: {_shorten(missing[0])}")
+    if reply.get("isPartial"):
+        return Answer(Outcome.INCONCLUSIVE, answer.value, "Prometheus lacks some of the data: the answer is partial")
+    return (
+        Answer(Outcome.PASSED, answer.value, f"Prometheus warns: {_shorten('; '.join(warnings))}")
+        if warnings
+        else answer
+    )
 
 
 def _judge_series(series: Sequence[tuple[str, float]], condition: Comparison, written: str) -> Answer:
@@ -183,15 +221,27 @@ def _shorten(text: str) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
 
 
-def _parse_json(text: str) -> Any:
-    """Read JSON.
+def _parse_json(text: str, *, hide: str = "") -> Any:
+    """Read JSON; in the members of objects `hide` is replaced.
 
     Raises: ValueError, also for what is nested too deep.
     """
+    hook = partial(_hide, hide) if hide else None
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, object_hook=hook)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _hide(secret: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace a secret in names and texts of an object; read, it is found however the server wrote it."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, list):
+            return [clean(each) if isinstance(each, str) else each for each in value]
+        return value.replace(secret, HIDDEN) if isinstance(value, str) else value
+
+    return {clean(name): clean(value) for name, value in members.items()}
 
 
 def _refuse_constant(word: str) -> None:

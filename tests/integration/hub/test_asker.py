@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -9,6 +11,7 @@ from aiohttp import web
 
 from fleet.hub.asker import Asker
 from fleet.inventory.value import Inventory
+from fleet.rollout.answer import MOST_SHOWN
 from fleet.rollout.decision import Ask
 from fleet.rollout.policy import Check, HttpProbe, PrometheusQuery, Question
 from fleet.rollout.state import Run, Sample
@@ -41,11 +44,13 @@ class Site:
         await asyncio.sleep(self.wait_s)
         return self.reply()
 
-    async def ask(self, question: Question, *, cluster: str = "", known: Inventory | None = FLEET) -> Sample:
+    async def ask(
+        self, question: Question, *, cluster: str = "", known: Inventory | None = FLEET, timeout_s: float = 5.0
+    ) -> Sample:
         """Ask a check of the run of shop#7 once."""
         clock = VirtualClock()
         run = Run(id=1, app="shop", release=7, revision="abc", created_at=clock.now())
-        check = Check(name="c", question=question, timeout_s=5.0)
+        check = Check(name="c", question=question, timeout_s=timeout_s)
         asker = Asker(reach=MemoryReach(self.network), clock=clock, inventory=lambda: known)
         return await asker.ask(Ask(check=check, environment="prod", cluster=cluster, round=3), run)
 
@@ -108,6 +113,41 @@ async def test_who_does_not_answer_in_time(site: Site, question: Question, outco
     sample = await site.ask(question, cluster="eu")
     assert (sample.outcome, sample.message) == (outcome, "p.example:80 did not answer in time")
     assert loop.time() - began == pytest.approx(5.0)
+
+
+async def test_only_its_own_timeout_cuts_a_question_short(site: Site) -> None:
+    """A connection that takes longer than is usual elsewhere is waited for as long as the check allows."""
+    site.network.conditions("p.example", 80).latency_s = 7.0
+    assert (await site.ask(http(), timeout_s=30.0)).outcome == "passed"
+    assert (await site.ask(http(), timeout_s=27.0)).outcome == "failed"
+
+
+@pytest.mark.parametrize("lead", ["", "x" * (MOST_SHOWN - 5)])
+async def test_a_token_that_is_repeated_is_not_shown(site: Site, tmp_path: Path, lead: str) -> None:
+    """Nor its beginning where the message ends within it, nor however the server wrote it in JSON."""
+    file, token = tmp_path / "token", "tok/<en>+1"
+    file.write_text(token)
+    query = replace(QUERY, token_file=str(file))
+    written = f"{lead}{token} is wrong".replace("/", r"\/").replace("<", r"\u003c")
+    site.reply = lambda: web.Response(status=422, text=f'{{"status": "error", "error": "{written}"}}')  # type: ignore[assignment, misc]
+    sample = await site.ask(query, cluster="eu")
+    assert sample.outcome == "inconclusive"
+    assert "tok/" not in sample.message
+    assert ("[token] is wrong" in sample.message) is (not lead)
+    series = [{"metric": {"t": token, token: "u"}, "value": [1, "7"]}]
+    body = {"status": "success", "data": {"resultType": "vector", "result": series}, "warnings": [token]}
+    site.reply = lambda: web.json_response(body)  # type: ignore[assignment, misc]
+    for condition, message in (
+        ("< 1", '7 for {[token]="u", t="[token]"} is not < 1'),
+        ("> 1", "Prometheus lacks some of the data: [token]"),
+    ):
+        assert (await site.ask(replace(query, condition=condition), cluster="eu")).message == message
+
+
+async def test_a_port_that_is_none(site: Site) -> None:
+    """A variable may hold anything: said in words, and nothing fails."""
+    sample = await site.ask(HttpProbe(url="http://p.example:${app}"))
+    assert (sample.outcome, sample.message[:19]) == ("inconclusive", "the port of the url")
 
 
 async def test_nobody_listens(site: Site) -> None:

@@ -77,7 +77,8 @@ async def test_a_request_is_sent_as_asked(tmp_path: Path) -> None:
         for text in ("first", "second\n"):
             token.write_text(text)
             reply = await ask(url, method="POST", form={"query": "up{}"}, token_file=str(token))
-            assert reply == ProbeReply(200, f"POST Bearer {text.strip()} {{'query': 'up{{}}'}}")
+            assert reply == ProbeReply(200, f"POST Bearer {text.strip()} {{'query': 'up{{}}'}}", text.strip())
+            assert f"token='{text.strip()}'" not in repr(reply)
 
 
 async def test_redirects_are_answers() -> None:
@@ -153,6 +154,14 @@ async def test_what_is_no_url_once_filled_in_is_refused(url: str) -> None:
     error = await refused(url)
     assert error.reason == "AddressInvalid"
     assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("port", ["99999", "0", "-1", "http", "1" * 5000])
+async def test_a_port_that_is_none_is_named_as_such(port: str) -> None:
+    """Whatever a variable makes of it."""
+    for url in (f"http://a:{port}", f"https://[fd00::1]:{port}/x?y#z"):
+        error = await refused(url)
+        assert (error.reason, error.message[:19]) == ("AddressInvalid", "the port of the url")
 
 
 async def test_nobody_listens() -> None:

@@ -65,7 +65,17 @@ def vector(*values: str, **labels: str) -> str:
 
 
 SCALAR = '{"status": "success", "data": {"resultType": "scalar", "result": [1.5, "%s"]}}'
-WARNED = vector("0.1").replace('"status"', '"warnings": ["a store is away"], "status"')
+
+
+def warned(*warnings: str, value: str = "0.1") -> str:
+    """Return a reply with warnings."""
+    return json.dumps({**json.loads(vector(value)), "warnings": warnings})
+
+
+NOTE = "PromQL warning: quantile value should be between 0 and 1"
+AWAY = "Prometheus lacks some of the data: a store is away"
+PARTIAL = vector("0.1").replace('"status"', '"isPartial": true, "status"')
+ADMIT = "Prometheus does not admit us (HTTP %d); tokenFile names a file with a bearer token"
 HISTOGRAM = '{"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "histogram": [1, {}]}]}}'
 MATRIX = '{"status": "success", "data": {"resultType": "matrix", "result": []}}'
 NOT_NUMBERS = "the query does not give numbers; write one that gives a scalar or an instant vector"
@@ -85,20 +95,35 @@ NO_SUCH = "Prometheus answered with HTTP 200, and not as Prometheus does; check 
         (200, vector("0.1", "0.7", "0.8", __name__="e"), ("failed", "0.7", '0.7 for e{i="1"} is not < 0.5, and 1 more series')),
         (200, vector("0.1", "NaN"), ("inconclusive", "NaN", "the value is not a number: there is nothing to compare yet")),
         (200, vector("NaN", "0.7"), ("failed", "0.7", '0.7 for {i="1"} is not < 0.5')),
-        (200, WARNED, ("inconclusive", "0.1", "Prometheus warns: ['a store is away']")),
-        (200, WARNED.replace("0.1", "9"), ("failed", "9", '9 for {i="0"} is not < 0.5')),
+        (200, warned(NOTE), ("passed", "0.1", f"Prometheus warns: {NOTE}")),
+        (200, warned(NOTE, "a store is away"), ("inconclusive", "0.1", AWAY)),
+        (200, warned("remote_read: timeout"), ("inconclusive", "0.1", "Prometheus lacks some of the data: remote_read: timeout")),
+        (200, warned("a store is away", value="9"), ("failed", "9", '9 for {i="0"} is not < 0.5')),
+        (200, PARTIAL, ("inconclusive", "0.1", "Prometheus lacks some of the data: the answer is partial")),
+        (401, "Unauthorized", ("inconclusive", "", ADMIT % 401)),
+        (403, '{"status": "error", "error": "no"}', ("inconclusive", "", f"{ADMIT % 403}: no")),
         (200, MATRIX, ("inconclusive", "", NOT_NUMBERS)),
         (200, HISTOGRAM, ("inconclusive", "", NOT_NUMBERS)),
         (200, '{"status": "success"}', ("inconclusive", "", NOT_NUMBERS)),
         (200, "[]", ("inconclusive", "", NO_SUCH)),
         (200, "<html>", ("inconclusive", "", NO_SUCH)),
         (400, '{"status": "error", "error": "parse error"}', ("inconclusive", "", "Prometheus refused the query (HTTP 400): parse error")),
-        (503, SCALAR % "0.1", ("inconclusive", "", "Prometheus refused the query (HTTP 503): ")),
+        (503, SCALAR % "0.1", ("inconclusive", "", "Prometheus refused the query (HTTP 503)")),
     ],
 )  # fmt: skip
 def test_every_series_must_satisfy_the_condition(status: int, text: str, expected: tuple[str, str, str]) -> None:
     """One that does not fails; where nothing can be said, nothing is: neither passed nor failed."""
     assert short(judge_prometheus(QUERY, status, text)) == expected
+
+
+def test_a_token_that_is_not_admitted_is_named_by_its_file() -> None:
+    """So that one knows where to look."""
+    query = PrometheusQuery(url="http://p", query="up", condition="< 1", token_file="/etc/token")
+    answer = judge_prometheus(query, 401, "Unauthorized")
+    assert short(answer)[::2] == (
+        "inconclusive",
+        "Prometheus does not admit us (HTTP 401); check the token in tokenFile /etc/token",
+    )
 
 
 JSON = st.recursive(
