@@ -116,6 +116,20 @@ async def test_pause_and_resume(stage: Stage) -> None:
         assert {act[1:] for act in await audited(stage)} == {("ada", "because", "done")}
 
 
+async def test_the_status_looks_again_when_a_run_changes_or_time_goes_by(stage: Stage) -> None:
+    """Asked twice at once it looks once; what a verb did shows at once; what is only seen shows a second later."""
+    await fleet_of(stage, dev={"soak": "1h"})
+    stage.repository.commit("first", FIRST)
+    async with stage.running(stage.world) as hub:
+        await when(stage, lambda d: states(d)["d1"] == "Soaking")
+        first = hub.rollouts.current()
+        assert hub.rollouts.current() is first
+        await asyncio.sleep(2)
+        assert hub.rollouts.current() is not first
+        await steer(stage, "pause")
+        assert [row.state for row in hub.status().rollouts] == ["Paused"]
+
+
 async def test_abort_leaves_everything_as_it_is(stage: Stage) -> None:
     """What has the release keeps it, what has not does not get it, and only retry goes on."""
     clusters = await fleet_of(stage, dev={"soak": "1m"})

@@ -109,10 +109,11 @@ async def test_who_may_not_is_refused(
 
 
 async def test_a_token_of_one_environment_steers_there(api: Api, hub: FakeHub) -> None:
-    """Skipping a cluster of dev touches nothing else."""
-    answer = await api.post("/rollouts/shop/skip", {"cluster": "eu-1", "reason": "r"}, token=DEV_OPERATOR)
-    assert answer.status == 200
-    assert len(hub.acts) == 1
+    """Skipping a cluster of dev touches nothing else, nor does promoting dev."""
+    skipped = await api.post("/rollouts/shop/skip", {"cluster": "eu-1", "reason": "r"}, token=DEV_OPERATOR)
+    promoted = await api.post("/rollouts/shop/promote", {"stage": "dev", "reason": "r"}, token=DEV_OPERATOR)
+    assert (skipped.status, promoted.status) == (200, 200)
+    assert len(hub.acts) == 2
 
 
 async def test_verbs_need_a_reason_and_a_rollout(api: Api, hub: FakeHub) -> None:

@@ -1,5 +1,6 @@
 """Metrics of rollouts, read off a run before and after a change."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -33,8 +34,9 @@ def test_a_stage_is_measured_once_when_it_ends() -> None:
     held = StageRun(environment="m1", state=StageState.HELD, reason="Window", since=at(0))
     going = StageRun(environment="m1", state=StageState.RUNNING, since=at(40), started_at=at(40))
     done = msgspec.structs.replace(going, state=StageState.DONE, since=at(100), finished_at=at(100))
-    steps = [run_of("m-stage", stage) for stage in (held, going, done)]
-    for before, after in zip(steps, [*steps[1:], steps[-1]], strict=True):
+    noted = msgspec.structs.replace(done, promoted=True)
+    steps = [run_of("m-stage", stage) for stage in (held, going, done, noted)]
+    for before, after in itertools.pairwise(steps):
         measure(before, after, BEGAN)
     assert value("fleet_rollout_stage_seconds_sum", app="m-stage", environment="m1") == 60
     assert value("fleet_rollout_stage_seconds_count", app="m-stage", environment="m1") == 1
