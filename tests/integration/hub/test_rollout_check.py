@@ -3,22 +3,26 @@
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+import yaml
 from aiohttp import web
 
 from fleet.hub.rolloutview import Steering, SteerRequest
 from fleet.rollout.state import ClusterState, Run, RunState, Sample, StageRun, StageState
 from fleet.sim.network import MemoryNetwork
-from tests.harness.fleet import ADA
+from tests.harness.fleet import ADA, environment_document, repository_document
 from tests.integration.hub.conftest import Stage
 from tests.integration.hub.test_main_job import colour, config
 from tests.integration.hub.test_rollout import fleet_of, run_in, run_of
 
 Reply = tuple[int, str]
+GUIDE = Path(__file__).parents[3] / "docs/how-to/check-before-going-on.md"
 GOOD, BAD = (200, "ok"), (500, "")
 
 
@@ -32,6 +36,7 @@ class Site:
         self.script: list[Reply] = [GOOD]
         self.answer: Callable[[str], Reply] | None = None
         self.asked: list[tuple[float, str]] = []
+        self.tokens: set[str] = set()
         self.server = web.Server(self._serve, access_log=None)
         network.listen(host, port, self.server)
 
@@ -49,6 +54,7 @@ class Site:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         form = parse_qs(await request.text())
         what = form["query"][0] if "query" in form else request.path
+        self.tokens.add(request.headers.get("Authorization", ""))
         self.asked.append((asyncio.get_running_loop().time(), what))
         if self.answer is not None:
             status, text = self.answer(what)
@@ -275,3 +281,28 @@ async def test_results_outlive_the_hub(stage: Stage, site: Open) -> None:
         assert results(part(run).samples) == [("passed", "200")] * 3
         assert len(web_.asked) == 3
         assert min(web_.pauses) >= 59
+
+
+async def test_the_example_of_the_guide_works_as_it_is_written(stage: Stage, site: Open) -> None:
+    """Each cluster is asked for its revision, Prometheus four times after each batch, with the token."""
+    token = stage.root / "prometheus-token"
+    token.write_text("s3cret\n")
+    block = re.search(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert block is not None
+    await fleet_of(stage, counts=(1, 1, 3))
+    example = yaml.safe_load(block[1].replace("/etc/fleet/prometheus-token", str(token)))
+    stages = [environment_document("dev"), environment_document("staging", after=["dev"])]
+    stage.declare("fleet.yaml", repository_document(stage.repository.path), *stages, example)
+    revision = stage.repository.commit("first", {"app/settings.yaml": config("red")})
+    shops = [site(f"shop.p{i}.prod.example.com", 443) for i in (1, 2, 3)]
+    for shop in shops:
+        shop.script = [(200, json.dumps({"revision": revision}))]
+    prometheus = site("prometheus.example.com", 443)
+    prometheus.script = [vector("0.02"), vector("0.3"), vector("0")]
+    async with stage.running(stage.world):
+        run = await run_in(stage, RunState.SUCCEEDED)
+    assert [shop.questions for shop in shops] == [["/version"]] * 3
+    assert prometheus.questions == ['sum(rate(http_requests_total{app="shop", code=~"5.."}[5m])) or vector(0)'] * 9
+    assert prometheus.tokens == {"Bearer s3cret"}
+    rounds = [[s.outcome for s in part(run, "production").samples if s.round == n] for n in (0, 1)]
+    assert rounds == [["passed", "failed", "passed", "passed", "passed"], ["passed"] * 4]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -71,6 +72,16 @@ async def prometheus(directory: Path, target: int) -> AsyncIterator[str]:
         await process.wait()
 
 
+def guide() -> tuple[str, str]:
+    """Return query and condition of the example in the guide."""
+    text = Path(__file__).parents[3].joinpath("docs/how-to/check-before-going-on.md").read_text()
+    block = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    checks = yaml.safe_load(block[1])["spec"]["rollout"]["checks"]
+    found = next(check["prometheus"] for check in checks if "prometheus" in check)
+    return found["query"], found["condition"]
+
+
 async def ask(url: str, query: str, condition: str, app: str = "shop") -> Sample:
     """Ask once, as a rollout does."""
     clock = SystemClock()
@@ -105,6 +116,8 @@ async def test_a_real_prometheus_passes_fails_and_does_not_know(tmp_path: Path) 
             assert (odd.outcome, odd.value) == ("passed", "5")
             escaping = await ask(url, query, "== 0", app="\"'} or vector(0) # ")
             assert (escaping.outcome, escaping.message) == ("inconclusive", "the query finds no series")
+        query, condition = guide()
+        assert (await ask(url, query, condition)).outcome == "passed"
         matrix = await ask(url, "errors[1m]", "< 1")
         assert (matrix.outcome, matrix.message[:32]) == ("inconclusive", "the query does not give numbers;")
         wrong = await ask(url, "errors{", "< 1")
