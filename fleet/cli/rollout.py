@@ -71,7 +71,8 @@ def show(client: Client, *, app: str, release: int | None, history: bool, output
 
     JSON and YAML hold all of it, with the history and every check result.
     """
-    detail = client.get("rollouts", app, *([str(release)] if release else []))
+    long = history or output != "table"
+    detail = client.get("rollouts", app, *([str(release)] if release else []), query={"history": str(long).lower()})
     if output != "table":
         print_value(detail, output)
         return
@@ -185,7 +186,7 @@ def approve(client: Client, *, app: str, stage: str, plan: str, reason: str) -> 
 
 def _find_waiting(client: Client, app: str, plan: str) -> tuple[str, str]:
     """Return the only stage that waits for approval, and its plan. Raises: Failure."""
-    stages = client.get("rollouts", app)["stages"]
+    stages = client.get("rollouts", app, query={"history": "false"})["stages"]
     waiting = [s for s in stages if any(gate["kind"] == "Approval" for gate in s["gates"])]
     if not waiting:
         raise Failure(f"no stage of {app} waits for approval; see fleet rollout show {app}")

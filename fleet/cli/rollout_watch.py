@@ -24,6 +24,9 @@ REDRAW_S = 1.0
 SETTLE_S = 0.2
 """News that come within this time are one look."""
 
+_BRIEF = {"history": "false"}
+"""A tree shows no history, which may be long."""
+
 Show = Callable[[Row | None, datetime, str], None]
 """Shows a rollout as of a time, with what is wrong with the connection; None before the first look."""
 
@@ -87,7 +90,7 @@ def is_news(data: str) -> bool:
 
 def watch(client: Client, app: str, *, leave_when_paused: bool) -> Exit:
     """Show the newest rollout of an app until it ends; returns OK when it succeeded."""
-    release = str(client.get("rollouts", app)["rollout"]["number"])
+    release = str(client.get("rollouts", app, query=_BRIEF)["rollout"]["number"])
     listener = Listener(client, app)
     with listener.listening(), _screen() as show:
         return _Watch(client, (app, release), listener, show).run(leave_when_paused)
@@ -99,6 +102,7 @@ class _Watch:
         self._name = name
         self._listener = listener
         self._show = show
+        self._query = _BRIEF if sys.stdout.isatty() else {}
         self._detail: Row | None = None
         self._watch = Stopwatch()
         self._trouble = ""
@@ -116,7 +120,7 @@ class _Watch:
     def _look(self) -> None:
         """Ask for the rollout and show it; a hub that is away is waited for."""
         try:
-            self._detail = self._client.get("rollouts", *self._name)
+            self._detail = self._client.get("rollouts", *self._name, query=self._query)
             self._watch, self._trouble = Stopwatch(), ""
         except Unreachable as error:
             self._trouble = error.message

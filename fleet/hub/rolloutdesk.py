@@ -63,7 +63,7 @@ class RolloutDesk:
         rows = await self._store.list(app, limit, states=states, before=before)
         return [(row.id, self._look(self._freshen(read_run(row))).row()) for row in rows]
 
-    async def show(self, app: str, number: int = 0) -> RolloutDetail | None:
+    async def show(self, app: str, number: int = 0, *, history: bool = True) -> RolloutDetail | None:
         """Return one rollout, the newest without a number; None when there is none."""
         run = self._rollouts.newest_run(app)
         if number and (run is None or run.release != number):
@@ -71,11 +71,11 @@ class RolloutDesk:
             run = read_run(row) if row is not None else None
         if run is None:
             return None
-        history = await self._store.history(run.id)
+        steps = await self._store.history(run.id) if history else ()
         look = self._look(self._freshen(run))
         if len(run.clusters) > MANY:
-            return await asyncio.to_thread(look.detail, history)
-        return look.detail(history)
+            return await asyncio.to_thread(look.detail, steps)
+        return look.detail(steps)
 
     async def steer(self, request: SteerRequest, actor: Actor) -> RolloutRow:
         """Do what a person says about the newest rollout of an app. Idempotent.

@@ -152,7 +152,7 @@ class RolloutDetail(Shown, frozen=True, kw_only=True):
     """The hub's time when this was so; what is left of a gate counts from here."""
     stages: tuple[RolloutStageRow, ...]
     history: tuple[StepRow, ...]
-    """Oldest first."""
+    """Oldest first; empty where it was not asked for."""
 
 
 class Steering(StrEnum):
@@ -199,8 +199,11 @@ class Rollouts(Protocol):
         """
         ...
 
-    async def show(self, app: str, number: int = 0) -> RolloutDetail | None:
-        """Return the rollout of a release, the newest without a number; None when there is none."""
+    async def show(self, app: str, number: int = 0, *, history: bool = True) -> RolloutDetail | None:
+        """Return the rollout of a release, the newest without a number; None when there is none.
+
+        Without `history`, which may be long, that is left empty.
+        """
         ...
 
     async def steer(self, request: SteerRequest, actor: "Actor") -> RolloutRow:

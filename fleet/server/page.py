@@ -51,7 +51,7 @@ class StatusPage:
         narrowed = bool(scope.apps or scope.is_of_targets)
         status, apps = self._hub.status(), {row.app for row in targets}
         running = [row.app for row in status.rollouts if not narrowed or row.app in apps]
-        shown = [await self._hub.rollouts.show(app) for app in running[: pipeline.MOST_ROLLOUTS]]
+        shown = [await self._hub.rollouts.show(app, history=False) for app in running[: pipeline.MOST_ROLLOUTS]]
         return Snapshot(
             status=status,
             rollouts=[detail for detail in shown if detail is not None],

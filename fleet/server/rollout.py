@@ -11,7 +11,7 @@ from fleet.hub.rolloutview import RolloutDetail, RolloutRow, Steering, SteerRequ
 from fleet.rollout.state import RunState
 from fleet.server.identity import check_environments
 from fleet.server.listing import parse_states
-from fleet.server.model import LABEL, Continue, Model, Nothing, Page, Reason, ReasonBody
+from fleet.server.model import LABEL, Continue, Model, Page, Reason, ReasonBody
 from fleet.server.operation import Call, Operation
 from fleet.server.read import not_found
 from fleet.store.token import Role
@@ -29,6 +29,12 @@ class RolloutFilter(Model, frozen=True, kw_only=True):
     state: Annotated[str, Meta(description="States; several with commas.")] = ""
     limit: Annotated[int, Meta(ge=0, le=MOST_ROLLOUTS, description="Most rollouts; 0 = 100.")] = 0
     after: Continue = msgspec.field(name="continue", default="")
+
+
+class RolloutChoice(Model, frozen=True, kw_only=True):
+    """Parameters of one rollout."""
+
+    history: Annotated[bool, Meta(description="Whether its history, which may be long, comes too.")] = True
 
 
 class SkipBody(ReasonBody, frozen=True, kw_only=True):
@@ -68,23 +74,23 @@ async def list_rollouts(call: Call, query: RolloutFilter) -> Page[RolloutRow]:
     return Page(items=tuple(row for _, row in found), after=str(found[-1][0]) if len(found) == limit else "")
 
 
-async def get_newest_rollout(call: Call, _: Nothing) -> RolloutDetail:
+async def get_newest_rollout(call: Call, query: RolloutChoice) -> RolloutDetail:
     """Answer the newest rollout of an app, with its stages and history."""
-    return await _require(call)
+    return await _require(call, history=query.history)
 
 
-async def get_rollout(call: Call, _: Nothing) -> RolloutDetail:
+async def get_rollout(call: Call, query: RolloutChoice) -> RolloutDetail:
     """Answer the rollout of one release."""
     text = call.path["release"]
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text)):
         raise RequestError(f"{text!r} is not the number of a release, such as 42", reason="ReleaseInvalid")
-    return await _require(call, int(text))
+    return await _require(call, int(text), history=query.history)
 
 
-async def _require(call: Call, number: int = 0) -> RolloutDetail:
+async def _require(call: Call, number: int = 0, *, history: bool = False) -> RolloutDetail:
     """Return the rollout that the path names. Raises: RequestError with status 404."""
     app = call.path["app"]
-    detail = await call.hub.rollouts.show(app, number)
+    detail = await call.hub.rollouts.show(app, number, history=history)
     if detail is not None:
         return detail
     apps = [row.app for row in call.hub.apps()]
@@ -188,6 +194,7 @@ ROLLOUT_OPERATIONS: tuple[Operation, ...] = (
         path=_ONE,
         summary="The newest rollout of an app: stages, clusters, gates, history",
         carry_out=get_newest_rollout,
+        takes=RolloutChoice,
         answers=RolloutDetail,
         refusals=(404,),
     ),
@@ -196,6 +203,7 @@ ROLLOUT_OPERATIONS: tuple[Operation, ...] = (
         path=f"{_ONE}/{{release}}",
         summary="The rollout of one release, by its number",
         carry_out=get_rollout,
+        takes=RolloutChoice,
         answers=RolloutDetail,
         refusals=(404,),
     ),

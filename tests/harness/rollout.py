@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import msgspec
+
 from fleet.errors import TargetError
 from fleet.hub.rolloutview import (
     GateRow,
@@ -149,9 +151,11 @@ class FakeRollouts:
             if app in ("", row.app) and (not states or row.state in states) and (not before or seq < before)
         ][:limit]
 
-    async def show(self, app: str, number: int = 0) -> RolloutDetail | None:
+    async def show(self, app: str, number: int = 0, *, history: bool = True) -> RolloutDetail | None:
         """One rollout."""
         found = [d for d in self.details if d.rollout.app == app and number in (0, d.rollout.number)]
+        if found and not history:
+            return msgspec.structs.replace(found[0], history=())
         return found[0] if found else None
 
     async def steer(self, request: SteerRequest, actor: Actor) -> RolloutRow:

@@ -252,6 +252,9 @@ async def test_rollouts_of_the_past_stay_to_be_seen(stage: Stage) -> None:
         assert await hub.rollouts.list(states=["Failed"]) == []
         [(last, _)] = await hub.rollouts.list(limit=1)
         assert [row.number for _, row in await hub.rollouts.list(before=last)] == [1]
+        brief = await hub.rollouts.show("shop", 1, history=False)
+        assert brief is not None
+        assert brief.history == ()
         first = await shown(stage, 1)
         assert (first.stages[0].batches, first.stages[0].digest) == ((), "")
         assert first.history[-1].after == "Succeeded"

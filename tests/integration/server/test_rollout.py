@@ -56,6 +56,10 @@ async def test_one_rollout_shows_stages_gates_and_history(api: Api) -> None:
     assert shown["stages"][2]["approvals"][0]["actor"] == "petra"
     assert [step["actor"] for step in shown["history"]] == ["", "ada"]
     assert (await api.get("/rollouts/shop/41")).json["rollout"]["state"] == "RolledBack"
+    assert [(await api.get(f"/rollouts/{name}?history=false")).json["history"] for name in ("shop", "shop/41")] == [
+        [],
+        [],
+    ]
 
 
 @pytest.mark.parametrize("verb", PLAIN)
