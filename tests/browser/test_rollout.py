@@ -2,9 +2,10 @@
 
 import msgspec
 
+from fleet.hub.rolloutview import GateRow
 from tests.browser.chromium import Browser
 from tests.harness.hub import FakeHub, event
-from tests.harness.rollout import rollout_detail, rollout_row
+from tests.harness.rollout import cluster_row, rollout_detail, rollout_row, stage_row
 
 BOXES = "[...document.querySelectorAll('.stage')].map(e => { const b = e.getBoundingClientRect(); return [b.x, b.y, b.right]; })"
 
@@ -59,3 +60,16 @@ async def test_the_page_follows_the_rollout(browser: Browser, site: str, hub: Fa
     hub.rollouts.details = [msgspec.structs.replace(rollout_detail(), rollout=rollout_row(state="Succeeded"))]
     hub.happen(event(4, kind="rollout", app="shop"))
     await browser.until("!document.querySelector('article')")
+
+
+async def test_a_gate_that_opens_makes_it_look_again(browser: Browser, site: str, hub: FakeHub) -> None:
+    """Without an event: the end of a soak is none."""
+    soak = GateRow(kind="Soak", message="it must stay healthy", at="2030-01-31T12:00:02Z")
+    hub.rollouts.details = [
+        rollout_detail(None, stage_row("prod", "Running", cluster_row("a", "Soaking", gates=(soak,))))
+    ]
+    await browser.open(site)
+    await browser.until("document.getElementById('link').dataset.state === 'live'")
+    await browser.until("/^[12]s$/.test(document.querySelector('time[data-at]').textContent)")
+    hub.rollouts.details = [rollout_detail(None, stage_row("prod", "Running", cluster_row("a", "Done")))]
+    await browser.until("document.querySelector('.stage').innerText.includes('✓ a')")

@@ -54,7 +54,9 @@ function words(left) {
 function tick() {
   const now = Date.parse(document.querySelector("main").dataset.now) + performance.now() - shownAt;
   for (const time of document.querySelectorAll("time[data-at]")) {
-    time.textContent = words(Date.parse(time.dataset.at) - now);
+    const left = Date.parse(time.dataset.at) - now;
+    if (left <= 0 && time.textContent !== "now") soon();  // a gate opened: no event says so
+    time.textContent = words(left);
   }
 }
 
