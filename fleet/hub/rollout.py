@@ -218,7 +218,7 @@ class Rollouts:
         if run is not None and part is not None and (run.active or run.release == newest.number):
             if part.touched:
                 return self._explain(known, target, run.release)
-            if part.before:
+            if part.before and (row is None or part.state is ClusterState.ROLLED_BACK):
                 return self._explain(known, target, part.before)
         if row is not None and row.render_digest == known.digests.get(target):
             return Admission(release=newest.number)
@@ -350,9 +350,10 @@ class Rollouts:
             stages=tuple(StageRun(environment=s.environment, since=now) for s in policy.stages),
             clusters={t.cluster: c for t in changed if (c := self._part(t, run)) is not None},
         )
-        id_ = await self._store.create(app, fresh.release, fresh.state, _encode(fresh))
+        clusters = {name: _encode_cluster(part) for name, part in fresh.clusters.items()}
+        id_ = await self._store.create(app, fresh.release, fresh.state, _encode(fresh), clusters)
         known.run = msgspec.structs.replace(fresh, id=id_)
-        await self._save(known, None, known.run, ())
+        count_states(self.newest_runs())
         self._sight.begin(known.run)
 
     async def _find_next(self, app: str, known: _App, policy: Policy) -> tuple[Release, Sequence[TargetId]] | None:
@@ -390,18 +391,17 @@ class Rollouts:
             cluster=target.cluster, environment=found.environment.name, before=before, since=self._clock.now()
         )
 
-    async def _save(self, known: _App, before: Run | None, after: Run, history: Sequence[Transition]) -> None:
-        was = before.clusters if before is not None else {}
+    async def _save(self, known: _App, before: Run, after: Run, history: Sequence[Transition]) -> None:
         clusters = {
-            name: msgspec.json.encode(cluster).decode()
-            for name, cluster in after.clusters.items()
-            if was.get(name) is not cluster
+            name: _encode_cluster(part)
+            for name, part in after.clusters.items()
+            if before.clusters.get(name) is not part
         }
         await self._store.save(after.id, after.state, _encode(after), clusters, map(_row, history))
         known.run = after
         release = known.newest if known.newest is not None and known.newest.number == after.release else after
         measure(before, after, release.created_at)
-        if before is None or before.state is not after.state:
+        if before.state is not after.state:
             count_states(self.newest_runs())
         for step in history:
             self._note_event(after, step)
@@ -504,6 +504,10 @@ def read_run(row: RolloutRow) -> Run:
 
 def _encode(run: Run) -> str:
     return msgspec.json.encode(msgspec.structs.replace(run, clusters={})).decode()
+
+
+def _encode_cluster(part: ClusterRun) -> str:
+    return msgspec.json.encode(part).decode()
 
 
 def _row(step: Transition) -> TransitionRow:

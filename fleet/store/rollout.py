@@ -47,13 +47,22 @@ class RolloutStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, app: str, release: int, state: str, document: str) -> int:
-        """Store a new rollout and drop those that are too old to be kept; returns its id."""
+    async def create(self, app: str, release: int, state: str, document: str, clusters: Mapping[str, str]) -> int:
+        """Store a new rollout with its clusters and drop those that are too old to be kept; returns its id."""
         rows = await self._database.write(
             [
                 Statement(
                     "INSERT INTO rollout (app, release, state, document) VALUES (?, ?, ?, ?) RETURNING id",
                     (app, release, state, document),
+                ),
+                *(
+                    Statement(
+                        "INSERT INTO rollout_cluster (run, cluster, document)"
+                        " SELECT id, ?, ? FROM rollout WHERE app = ? AND release = ?",
+                        (name, text, app, release),
+                        expect=1,
+                    )
+                    for name, text in clusters.items()
                 ),
                 Statement(
                     "DELETE FROM rollout WHERE app = ? AND id NOT IN"
