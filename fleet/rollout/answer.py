@@ -133,7 +133,7 @@ def judge_prometheus(query: PrometheusQuery, status: int, text: str, token: str 
         return _unknown(f"Prometheus refused the query (HTTP {status}){_quote_error(reply)}")
     try:
         series = list(_list_series(reply["data"]))
-    except (LookupError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         return _unknown("the query does not give numbers; write one that gives a scalar or an instant vector")
     return _heed_warnings(_judge_series(series, parse_condition(query.condition), query.condition), reply)
 

@@ -68,6 +68,8 @@ def _move_run(run: Run, move: MoveRun, now: datetime, actor: str, history: list[
         Transition(at=now, before=run.state, after=move.to, reason=move.reason, message=move.message, actor=actor)
     )
     ended = move.to in ENDED
+    if ended and move.to is not RunState.SUCCEEDED:
+        run = _halt(run, now)
     return msgspec.structs.replace(
         run,
         state=move.to,
@@ -77,6 +79,22 @@ def _move_run(run: Run, move: MoveRun, now: datetime, actor: str, history: list[
         finished_at=now if ended else None,
         returning=run.returning and not ended,
     )
+
+
+def _halt(run: Run, now: datetime) -> Run:
+    """Leave no stage of a run that ended looking as if it went on; retried, its gates are asked anew."""
+    for stage in run.stages:
+        if stage.state in (StageState.RUNNING, StageState.CHECKING):
+            held = msgspec.structs.replace(
+                stage,
+                state=StageState.HELD,
+                reason="Stopped",
+                message="the rollout ended before it was over",
+                since=now,
+                round=stage.round + 1,
+            )
+            run = replace_stage(run, held)
+    return run
 
 
 def _move_stage(run: Run, move: MoveStage, now: datetime, actor: str, history: list[Transition]) -> Run:
