@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -229,8 +230,7 @@ def test_watch_redraws_a_tree_on_a_terminal(hub: FakeHub) -> None:
     going(hub, quiet, quiet, over("Succeeded"), news=b": alive\n\n")
     code, text = on_a_terminal(hub, "rollout", "watch", "shop")
     assert code == 0
-    assert "(4m to go)" in text
-    assert "(3m59s to go)" in text
+    assert len(set(re.findall(r"\((4m|3m\d+s) to go\)", text))) > 1
     assert hub.calls().count("GET rollouts/shop/42") == 3
     assert "✓ shop#42 at 2222222: Succeeded" in text
     assert text.rstrip().endswith("\x1b[?25h")
