@@ -96,6 +96,14 @@ def test_no_value_gets_out_of_anything_else(value: str, query: str) -> None:
     assert [filled.count(mark) for mark in "\"'`\n"] == [query.count(mark) for mark in "\"'`\n"]
 
 
+def test_a_raw_string_takes_only_values_without_escapes() -> None:
+    """There they would be text: another value would be asked for, and perhaps pass."""
+    assert fill_promql("up{a=`${v}`}", {"v": "eu-1"}) == "up{a=`eu-1`}"
+    for value in ("`", 'a"b', "\\", "a\nb"):
+        with pytest.raises(ValueError, match=r"the value of \$\{v\} needs escapes"):
+            fill_promql("up{a=`${v}`}", {"v": value})
+
+
 @given(TEXT)
 def test_no_value_ends_a_string_of_json(value: str) -> None:
     """What must be found is the value, whatever it holds."""
