@@ -11,7 +11,7 @@ from fleet.hub.rollout import Rollouts, read_run
 from fleet.hub.rolloutrow import Look
 from fleet.hub.rolloutview import RolloutDetail, RolloutRow, Steering, SteerRequest
 from fleet.hub.view import Actor
-from fleet.rollout.state import Run, RunState
+from fleet.rollout.state import ClusterState, Run, RunState
 from fleet.rollout.verb import Abort, Approve, Pause, Promote, Resume, Retry, Rollback, Skip, Verb
 from fleet.store.rollout import RolloutStore
 
@@ -30,7 +30,6 @@ ACTIONS: Mapping[Steering, str] = {
 KEPT_S = 1.0
 MANY = 200
 """Rows of more clusters than this are made off the loop."""
-_OVER_WELL = frozenset({RunState.SUCCEEDED, RunState.SUPERSEDED})
 
 
 class RolloutDesk:
@@ -44,12 +43,12 @@ class RolloutDesk:
         self._kept: tuple[float, Sequence[Run], tuple[RolloutRow, ...]] = (float("-inf"), (), ())
 
     def current(self) -> tuple[RolloutRow, ...]:
-        """Return the newest rollout of each app that is under way or did not end well, by app.
+        """Return the newest rollout of each app that is under way, did not end well or left a cluster behind, by app.
 
         What they wait for may be a second old: whoever looks at anything asks for this, and it goes through every cluster.
         """
         now = asyncio.get_running_loop().time()
-        runs = [run for run in self._rollouts.newest_runs() if run.state not in _OVER_WELL]
+        runs = [run for run in self._rollouts.newest_runs() if _is_of_interest(run)]
         at, known, rows = self._kept
         if now - at >= KEPT_S or len(runs) != len(known) or any(a is not b for a, b in zip(runs, known, strict=True)):
             rows = tuple(self._look(run).row() for run in runs)
@@ -153,3 +152,9 @@ class RolloutDesk:
         if self._rollouts.newest_run(run.app) is not run or policy is None:
             return Look(run=run, now=now)
         return Look(run=run, now=now, policy=policy, facts=self._rollouts.facts(run, policy))
+
+
+def _is_of_interest(run: Run) -> bool:
+    if run.state is RunState.SUCCEEDED:
+        return any(part.state is ClusterState.DEFERRED for part in run.clusters.values())
+    return run.state is not RunState.SUPERSEDED

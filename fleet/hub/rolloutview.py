@@ -187,7 +187,7 @@ class Rollouts(Protocol):
     """What the server needs of rollouts."""
 
     def current(self) -> tuple[RolloutRow, ...]:
-        """Return the newest rollout of each app that is under way or did not end well, by app."""
+        """Return the newest rollout of each app that is under way, did not end well or left a cluster behind, by app."""
         ...
 
     async def list(

@@ -277,7 +277,7 @@ class Status(Row, frozen=True, kw_only=True):
     environments: tuple[str, ...] = ()
     """Every environment of the inventory, in the order of stages."""
     rollouts: tuple[RolloutRow, ...] = ()
-    """The newest of each app that is under way or did not end well."""
+    """The newest of each app that is under way, did not end well or left a cluster behind."""
 
 
 class PlannedRow(Row, frozen=True, kw_only=True):

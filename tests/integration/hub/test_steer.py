@@ -291,3 +291,21 @@ async def test_what_people_said_survives_a_restart(stage: Stage) -> None:
         await steer(stage, "approve", BOB, stage="staging")
         await when(stage, in_state("Succeeded", 2))
         assert images(clusters) == {"d1": "web:2", "s1": "web:2", "s2": "web:1", "p1": "web:2"}
+
+
+async def test_a_cluster_left_behind_keeps_its_rollout_in_the_status(stage: Stage) -> None:
+    """Until it is back and caught up; then nothing is to be said any more."""
+    clusters = await fleet_of(stage, (1, 2, 1), dev={}, staging={}, production={})
+    stage.repository.commit("first", FIRST)
+    async with stage.running(stage.world) as hub:
+        await when(stage, in_state("Succeeded"))
+        assert hub.status().rollouts == ()
+        clusters["s1"].die()
+        await asyncio.sleep(200)
+        stage.repository.commit("second", {"app/web.yaml": GOOD})
+        behind = await when(stage, in_state("Succeeded", 2))
+        assert behind.rollout.waits_for == "waits until s1 can be reached"
+        assert [row.release for row in hub.status().rollouts] == ["shop#2"]
+        await clusters["s1"].revive()
+        caught_up = await when(stage, lambda d: states(d)["s1"] == "Done")
+        assert (caught_up.rollout.message, hub.status().rollouts) == ("", ())
