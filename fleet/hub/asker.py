@@ -1,5 +1,6 @@
 """Asks the checks of rollouts: variables filled in, one request, one result."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import assert_never
@@ -24,6 +25,9 @@ from fleet.rollout.filling import fill_question
 from fleet.rollout.policy import HttpProbe, PrometheusQuery, Question
 from fleet.rollout.state import Run, Sample
 
+MOST_AT_ONCE = 100
+"""Questions under way: a batch of thousands of clusters must not use up the file descriptors that the clusters need."""
+
 
 class Asker:
     """Asks checks, over whatever way the hub has to the outside."""
@@ -32,12 +36,14 @@ class Asker:
         self._reach = reach
         self._clock = clock
         self._inventory = inventory
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def ask(self, ask: Ask, run: Run) -> Sample:
-        """Ask a check once. What goes wrong is a result; never raises but for bugs."""
+        """Ask a check once, when there is a turn. What goes wrong is a result; never raises but for bugs."""
         try:
             question = fill_question(ask.check.question, self._list_values(ask, run))
-            answer = await self._answer(question, ask.check.timeout_s)
+            async with self._turns:
+                answer = await self._answer(question, ask.check.timeout_s)
         except ValueError as error:
             answer = Answer(Outcome.INCONCLUSIVE, "", str(error))
         return _keep(answer, ask, self._clock.now())

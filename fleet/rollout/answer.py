@@ -218,7 +218,9 @@ def _unknown(message: str) -> Answer:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
+    """Return the beginning of a text that others wrote, without what would move a terminal's cursor."""
+    begin = text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
+    return "".join(each if each.isprintable() else " " for each in begin)
 
 
 def _parse_json(text: str, *, hide: str = "") -> Any:

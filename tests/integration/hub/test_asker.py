@@ -9,7 +9,8 @@ from typing import cast
 import pytest
 from aiohttp import web
 
-from fleet.hub.asker import Asker
+from fleet.aio import spawn
+from fleet.hub.asker import MOST_AT_ONCE, Asker
 from fleet.inventory.value import Inventory
 from fleet.rollout.answer import MOST_SHOWN
 from fleet.rollout.decision import Ask
@@ -37,6 +38,9 @@ class Site:
         self.asked: list[str] = []
         self.reply = web.Response
         self.wait_s = 0.0
+        self.known: Inventory | None = FLEET
+        self.clock = VirtualClock()
+        self.asker = Asker(reach=MemoryReach(self.network), clock=self.clock, inventory=lambda: self.known)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer after a while."""
@@ -44,15 +48,11 @@ class Site:
         await asyncio.sleep(self.wait_s)
         return self.reply()
 
-    async def ask(
-        self, question: Question, *, cluster: str = "", known: Inventory | None = FLEET, timeout_s: float = 5.0
-    ) -> Sample:
+    async def ask(self, question: Question, *, cluster: str = "", timeout_s: float = 5.0) -> Sample:
         """Ask a check of the run of shop#7 once."""
-        clock = VirtualClock()
-        run = Run(id=1, app="shop", release=7, revision="abc", created_at=clock.now())
+        run = Run(id=1, app="shop", release=7, revision="abc", created_at=self.clock.now())
         check = Check(name="c", question=question, timeout_s=timeout_s)
-        asker = Asker(reach=MemoryReach(self.network), clock=clock, inventory=lambda: known)
-        return await asker.ask(Ask(check=check, environment="prod", cluster=cluster, round=3), run)
+        return await self.asker.ask(Ask(check=check, environment="prod", cluster=cluster, round=3), run)
 
 
 @pytest.fixture
@@ -144,6 +144,16 @@ async def test_a_token_that_is_repeated_is_not_shown(site: Site, tmp_path: Path,
         assert (await site.ask(replace(query, condition=condition), cluster="eu")).message == message
 
 
+async def test_only_so_many_questions_are_under_way(site: Site) -> None:
+    """The others wait for a turn, and that does not count as time of theirs."""
+    site.wait_s = 3.0
+    async with asyncio.TaskGroup() as group:
+        asked = [spawn(group, "ask", site.ask(http())) for _ in range(MOST_AT_ONCE + 20)]
+        await asyncio.sleep(1.0)
+        assert site.network.connection_count("p.example", 80) == MOST_AT_ONCE
+    assert {task.result().outcome for task in asked} == {"passed"}
+
+
 async def test_a_port_that_is_none(site: Site) -> None:
     """A variable may hold anything: said in words, and nothing fails."""
     sample = await site.ask(HttpProbe(url="http://p.example:${app}"))
@@ -164,5 +174,6 @@ async def test_what_cannot_be_asked_is_inconclusive(site: Site) -> None:
         sample = await site.ask(question)
         assert sample.outcome == "inconclusive"
         assert words in sample.message
-    assert (await site.ask(http("${DOMAIN}"), known=None)).outcome == "inconclusive"
+    site.known = None
+    assert (await site.ask(http("${DOMAIN}"))).outcome == "inconclusive"
     assert site.asked == []

@@ -116,6 +116,21 @@ def test_every_series_must_satisfy_the_condition(status: int, text: str, expecte
     assert short(judge_prometheus(QUERY, status, text)) == expected
 
 
+def test_what_servers_write_moves_no_cursor() -> None:
+    """Error, warning, labels and values are shown to people: control characters are blanks."""
+    evil = "a\x1b[2Jb\nc\x9bd"
+    error = json.dumps({"status": "error", "error": evil})
+    probe = HttpProbe(url="http://a", json_path="$", equals="1")
+    for answer in (
+        judge_prometheus(QUERY, 422, error),
+        judge_prometheus(QUERY, 200, warned(evil)),
+        judge_prometheus(QUERY, 200, vector("9", job=evil)),
+        judge_http(probe, 200, json.dumps(evil, ensure_ascii=False)),
+    ):
+        assert "[2Jb" in answer.message
+        assert (answer.value + answer.message).isprintable()
+
+
 def test_a_token_that_is_not_admitted_is_named_by_its_file() -> None:
     """So that one knows where to look."""
     query = PrometheusQuery(url="http://p", query="up", condition="< 1", token_file="/etc/token")
