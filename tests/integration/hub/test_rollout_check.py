@@ -224,7 +224,7 @@ async def test_each_cluster_is_asked_for_by_itself(stage: Stage, site: Open) -> 
     policy = smoke("http://web.example/${cluster}/${app}/${environment}", perCluster=True)
     await fleet_of(stage, counts=(1, 1, 3), production=policy)
     stage.repository.commit("first", {"app/settings.yaml": config("red")})
-    async with stage.running(stage.world):
+    async with stage.running(stage.world) as hub:
         run = await run_in(stage, RunState.PAUSED)
         assert sorted(web_.questions) == [f"/p{i}/shop/production" for i in (1, 2, 3)]
         assert run.reason == "CheckFailed"
@@ -237,6 +237,23 @@ async def test_each_cluster_is_asked_for_by_itself(stage: Stage, site: Open) -> 
             ClusterState.DONE,
         ]
         assert results(run.clusters["p2"].samples) == [("failed", "500")]
+        web_.answer = None
+        await hub.rollouts.steer(SteerRequest(app="shop", verb=Steering.RETRY, reason="mended"), ADA)
+        run = await run_in(stage, RunState.SUCCEEDED)
+        assert web_.questions[3:] == ["/p2/shop/production"]
+        assert results(run.clusters["p2"].samples) == [("failed", "500"), ("passed", "200")]
+
+
+async def test_a_stage_that_is_promoted_does_without_its_checks(stage: Stage) -> None:
+    """The way out when whoever is asked is away for long: a person says so, with a reason."""
+    await fleet_of(stage, counts=(1, 1, 1), dev=errors())
+    stage.repository.commit("first", {"app/settings.yaml": config("red")})
+    async with stage.running(stage.world) as hub:
+        await waiting(stage, "refused the connection")
+        request = SteerRequest(app="shop", verb=Steering.PROMOTE, stage="dev", reason="Prometheus is down")
+        await hub.rollouts.steer(request, ADA)
+        run = await run_in(stage, RunState.SUCCEEDED)
+        assert {s.outcome for s in part(run).samples} == {"inconclusive"}
 
 
 async def test_results_are_counted_and_some_failures_forgiven(stage: Stage, site: Open) -> None:
