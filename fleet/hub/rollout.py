@@ -218,7 +218,8 @@ class Rollouts:
         if run is not None and part is not None and (run.active or run.release == newest.number):
             if part.touched:
                 return self._explain(known, target, run.release)
-            if part.before and (row is None or part.state is ClusterState.ROLLED_BACK):
+            left_out = row is None and part.state is ClusterState.SKIPPED
+            if left_out or (part.before and (row is None or part.state is ClusterState.ROLLED_BACK)):
                 return self._explain(known, target, part.before)
         if row is not None and row.render_digest == known.digests.get(target):
             return Admission(release=newest.number)
@@ -306,8 +307,8 @@ class Rollouts:
     async def _advance(self, app: str, known: _App, *, inform: bool) -> None:
         """Decide until nothing is left to decide, store it all at once, then act. The app's lock is held."""
         policy = self.policy(app)
-        if policy is None or self._inventory() is None:
-            return
+        if policy is None or self._inventory() is None or known.newest is None:
+            return  # what cannot be given yet is not begun: a hub that starts reads the repository first
         await self._begin(app, known, policy)
         if known.run is None:
             return

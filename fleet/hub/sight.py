@@ -122,6 +122,8 @@ class Sight:
         if session is None:
             return Seen(held=held)
         self.note(target, number)
+        if session.link is not None and session.link.brakes.paused(target) is not None:
+            self._times[target].unhealthy_since = _now()  # whoever paused it is not late
         progress = session.progress.get(target)
         given = supply is not None and progress is not None and _is_given(supply, progress, number)
         reason, failure = _failure(progress) if progress is not None and given else ("", "")

@@ -9,6 +9,9 @@ from fleet.rollout.policy import OnUnreachable, StagePolicy
 from fleet.rollout.state import IN_FLIGHT, WAITING, ClusterRun, ClusterState, Seen, StageRun
 from fleet.rollout.verdict import Failed, Passed
 
+RETRY_GRACE_S = 60.0
+"""How long a cluster that is tried again may go on showing what failed the last time: a container that crashed is not
+started again at once."""
 HELD, LEFT = "Held", "Left"
 """Why a cluster is skipped only for as long as that lasts."""
 
@@ -66,6 +69,8 @@ def _verify(policy: StagePolicy, stage: StageRun, cluster: ClusterRun, seen: See
         return
     if not seen.reachable:
         yield from _miss(policy, cluster, seen)
+    elif seen.failure and cluster.retried and seen.unhealthy_for_s < RETRY_GRACE_S:
+        yield Wake(in_s=RETRY_GRACE_S - seen.unhealthy_for_s)
     elif seen.failure:
         yield move(cluster, ClusterState.FAILED, seen.failure_reason, seen.failure)
     elif seen.acknowledged and seen.healthy_for_s is not None:

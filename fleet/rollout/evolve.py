@@ -165,6 +165,7 @@ def _moved(cluster: ClusterRun, move: MoveCluster, now: datetime) -> ClusterRun:
         touched=(cluster.touched or starts) and to is not ClusterState.ROLLED_BACK,
         broken_before=move.broken_before if starts else cluster.broken_before,
         forgiven=cluster.forgiven and to is ClusterState.FAILED,
+        retried=(cluster.retried or cluster.state is ClusterState.FAILED) and to not in SETTLED,
         started_at=now if starts else cluster.started_at,
         finished_at=now if to in SETTLED else None,
         round=cluster.round + anew,

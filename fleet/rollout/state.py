@@ -130,6 +130,8 @@ class ClusterRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """It was given the run's release, and not sent back since."""
     broken_before: bool = False
     """It was not healthy when the run came to it."""
+    retried: bool = False
+    """Somebody had it tried again: what it still shows of the last time is given a while to go."""
     forgiven: bool = False
     """Its failure no longer counts: somebody resumed the run."""
     round: int = 0

@@ -1,13 +1,15 @@
 """Rollouts of a whole hub over simulated clusters: what goes where, when, and what stops it."""
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from fleet.hub.rollout import read_run
-from fleet.hub.view import HoldRequest
+from fleet.hub.rolloutview import SteerRequest
+from fleet.hub.view import HoldRequest, PauseRequest
 from fleet.rollout.state import ClusterState, Run, RunState, StageState
 from fleet.sim.cluster import SimCluster
 from fleet.store.rollout import RolloutStore
@@ -296,3 +298,56 @@ async def test_newer_releases_wait_for_their_turn(stage: Stage, rule: str, seen:
             await asyncio.sleep(5)
         await stage.until(look, timeout_s=1200)
         assert shown == seen
+
+
+async def test_a_paused_cluster_is_not_late(stage: Stage) -> None:
+    """While somebody pauses a cluster that was started, its deadline does not pass."""
+    clusters = await fleet_of(stage, counts=(1, 1, 1), dev={"deadline": "60s"})
+    stage.repository.commit("first", {"app/web.yaml": WEB.format(image="web:1")})
+    async with stage.running(stage.world) as hub:
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.repository.commit("second", {"app/web.yaml": WEB.format(image="web:2-slow")})
+        await stage.until(lambda: images(clusters)["d1"] == "web:2-slow")
+        await hub.pause(PauseRequest(cluster="d1", reason="a look at it"), actor=ADA)
+        clusters["d1"].kubectl().scale("Deployment", "web", 9)
+        await asyncio.sleep(50)
+        clusters["d1"].kubectl().set_image("web", "web", "web:4-pending")
+        await asyncio.sleep(600)
+        run = await run_of(stage)
+        assert run is not None
+        assert (run.state, run.release) == (RunState.RUNNING, 2)
+        await hub.resume(PauseRequest(cluster="d1", reason="done"), actor=ADA)
+        await run_in(stage, RunState.SUCCEEDED, release=2)
+
+
+async def test_a_hub_that_starts_reads_the_repository_first(stage: Stage) -> None:
+    """A run that was under way goes on when there is something to give, and keeps what is there until then."""
+    clusters = await fleet_of(stage, counts=(1, 1, 1), dev={"soak": "60s"})
+    stage.repository.commit("first", {"app/settings.yaml": config("red")})
+    async with stage.running(stage.world):
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.repository.commit("second", {"app/settings.yaml": config("blue")})
+        await stage.until(lambda: colour(clusters["d1"]) == "blue")
+    hidden = stage.repository.path.rename(stage.root / "away")
+    shutil.rmtree(stage.world.directory.git)
+    async with stage.running(stage.world):
+        await asyncio.sleep(600)
+        assert [colour(c) for c in clusters.values()] == ["blue", "red", "red"]
+        hidden.rename(stage.repository.path)
+        await run_in(stage, RunState.SUCCEEDED, release=2)
+        assert [colour(c) for c in clusters.values()] == ["blue"] * 3
+
+
+async def test_a_skipped_newcomer_gets_nothing(stage: Stage) -> None:
+    """A cluster that a person leaves out of its first release has none, also when the run is over."""
+    clusters = await fleet_of(stage, counts=(1, 1, 1), production={"approval": {"required": 1}})
+    stage.repository.commit("first", {"app/settings.yaml": config("red")})
+    async with stage.running(stage.world) as hub:
+        await run_in(stage, RunState.AWAITING_APPROVAL)
+        request = SteerRequest(app="shop", verb="skip", cluster="p1", reason="not yet")
+        await hub.rollouts.steer(request, actor=ADA)
+        request = SteerRequest(app="shop", verb="approve", stage="production", reason="fine")
+        await hub.rollouts.steer(request, actor=ADA)
+        await run_in(stage, RunState.SUCCEEDED)
+        await asyncio.sleep(300)
+        assert [colour(c) for c in clusters.values()] == ["red", "red", None]

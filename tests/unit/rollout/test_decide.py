@@ -453,3 +453,22 @@ def test_a_done_cluster_that_breaks_counts() -> None:
     w.change("dev1", failure="crash")
     w.settle()
     assert (w.states()["dev1"], w.run.state) == ("Failed", RunState.PAUSED)
+
+
+def test_what_is_tried_again_has_a_while() -> None:
+    """A container that crashed starts again after a pause: the old failure does not count at once, and later it does."""
+    w = world(stage("dev"))
+    w.change("dev1", failure="crash")
+    w.settle()
+    assert w.states() == {"dev1": "Failed"}
+    w.obey(Retry())
+    w.nodes["dev1"].since = w.now_s
+    w.sleep(50)
+    assert w.states() == {"dev1": "Applying"}
+    w.sleep(20)
+    assert (w.states(), w.run.state) == ({"dev1": "Failed"}, RunState.PAUSED)
+    w.obey(Retry())
+    w.nodes["dev1"].since = w.now_s
+    w.sleep(10)
+    w.work()
+    assert w.states() == {"dev1": "Done"}
