@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.hub.rollout import read_run
-from fleet.hub.rolloutview import SteerRequest
+from fleet.hub.rolloutview import Steering, SteerRequest
 from fleet.hub.view import HoldRequest, PauseRequest
 from fleet.rollout.state import ClusterState, Run, RunState, StageState
 from fleet.sim.cluster import SimCluster
@@ -344,9 +344,9 @@ async def test_a_skipped_newcomer_gets_nothing(stage: Stage) -> None:
     stage.repository.commit("first", {"app/settings.yaml": config("red")})
     async with stage.running(stage.world) as hub:
         await run_in(stage, RunState.AWAITING_APPROVAL)
-        request = SteerRequest(app="shop", verb="skip", cluster="p1", reason="not yet")
+        request = SteerRequest(app="shop", verb=Steering.SKIP, cluster="p1", reason="not yet")
         await hub.rollouts.steer(request, actor=ADA)
-        request = SteerRequest(app="shop", verb="approve", stage="production", reason="fine")
+        request = SteerRequest(app="shop", verb=Steering.APPROVE, stage="production", reason="fine")
         await hub.rollouts.steer(request, actor=ADA)
         await run_in(stage, RunState.SUCCEEDED)
         await asyncio.sleep(300)
