@@ -8,7 +8,7 @@ import msgspec
 from fleet.errors import FleetError, OnChange, SourceError
 from fleet.inventory.value import Target
 from fleet.object import Manifest, TargetId, encode_canonical
-from fleet.reconcile.target import Desired
+from fleet.reconcile.run import Desired
 from fleet.render.renderer import Rendered, Renderer, RenderInput
 from fleet.store.archive import ArchiveStore, Made
 from fleet.store.release import Release

@@ -13,7 +13,7 @@ from fleet.hub.view import ApprovalRow
 from fleet.object import TargetId
 from fleet.reconcile.guard import HeldPrune, object_of
 from fleet.reconcile.plan import Action
-from fleet.reconcile.target import Report
+from fleet.reconcile.run import Report
 from fleet.store.approval import Approval
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from fleet.hub.supply import Supply
 from fleet.object import TargetId
+from fleet.reconcile.run import Order
 from fleet.reconcile.status import Why
-from fleet.reconcile.target import Order
 from fleet.store.drain import Drain
 
 

@@ -26,8 +26,8 @@ from fleet.hub.supply import Fresh, Supply, is_same
 from fleet.inventory.schema import App
 from fleet.inventory.value import Inventory, Target
 from fleet.object import TargetId, encode_canonical, short
+from fleet.reconcile.run import Desired
 from fleet.reconcile.status import Why
-from fleet.reconcile.target import Desired
 from fleet.render.renderer import Rendered, Renderer, RenderInput
 from fleet.store.archive import Made
 from fleet.store.event import Event

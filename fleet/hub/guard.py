@@ -8,7 +8,7 @@ from fleet.reconcile.guard import HeldPrune, Stakes, decide_held, doomed_of, mar
 from fleet.reconcile.live import LiveObject
 from fleet.reconcile.plan import FOUND, KEPT_KINDS, Plan, keep_reason
 from fleet.reconcile.port import Policy
-from fleet.reconcile.target import Order, Surroundings
+from fleet.reconcile.run import Order, Surroundings
 from fleet.store.approval import Approval, ApprovalStore
 
 

@@ -35,8 +35,9 @@ from fleet.reconcile.plan import FOUND, Plan, not_allowed
 from fleet.reconcile.port import Policy
 from fleet.reconcile.preflight import Trial, coming_with
 from fleet.reconcile.recover import find_marked
+from fleet.reconcile.run import Desired, Order, Report, Surroundings
 from fleet.reconcile.status import Condition, State
-from fleet.reconcile.target import Desired, Order, Report, Surroundings, Target
+from fleet.reconcile.target import Target
 from fleet.store.event import Event
 from fleet.store.ledger import Entry, Lease
 

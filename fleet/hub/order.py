@@ -19,8 +19,8 @@ from fleet.inventory.value import Inventory
 from fleet.object import ObjectKey, TargetId
 from fleet.reconcile.plan import FOUND
 from fleet.reconcile.port import Ledger, Policy, Unsealer
+from fleet.reconcile.run import Desired, Order
 from fleet.reconcile.status import Why
-from fleet.reconcile.target import Desired, Order
 from fleet.settings import Settings
 from fleet.store.checkup import CheckupStore
 from fleet.store.drain import Drain

@@ -16,7 +16,7 @@ from fleet.inventory.value import Inventory, Target
 from fleet.object import TargetId
 from fleet.reconcile.plan import Action
 from fleet.reconcile.preflight import Outcome, Preflight, Trial
-from fleet.reconcile.target import Desired
+from fleet.reconcile.run import Desired
 from fleet.render.renderer import Renderer
 from fleet.rollout.compile import policy_of
 from fleet.rollout.plan import Plan, Stage, Subject, make_plan

@@ -10,7 +10,7 @@ from fleet.hub.supervisor import Supervisor
 from fleet.inventory.value import Target
 from fleet.object import TargetId
 from fleet.reconcile.preflight import Preflight
-from fleet.reconcile.target import Desired
+from fleet.reconcile.run import Desired
 
 
 class Preflights:

@@ -9,9 +9,9 @@ from fleet.hub.supply import Supply
 from fleet.object import ObjectKey, TargetId
 from fleet.reconcile.live import LiveObject
 from fleet.reconcile.plan import WRITES, Action
+from fleet.reconcile.run import Desired, Report
 from fleet.reconcile.status import Condition, Facts, State, Why, decide_state
 from fleet.reconcile.summary import Summary, summarise_report
-from fleet.reconcile.target import Desired, Report
 
 PASSING = (Unreachable, Throttled, ServerFailure)
 """Errors of a run that the cluster's own state tells better."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fleet.errors import FleetError
 from fleet.hub.brief import Brief
 from fleet.inventory.value import Target
+from fleet.reconcile.run import Desired
 from fleet.reconcile.status import Why
-from fleet.reconcile.target import Desired
 from fleet.render.renderer import Rendered
 from fleet.store.hold import Hold
 from fleet.store.release import Release

@@ -7,8 +7,8 @@ from fleet.object import ObjectKey
 from fleet.reconcile.health import Health, Verdict, has_status
 from fleet.reconcile.live import LiveObject
 from fleet.reconcile.plan import DRIFT_REASONS, FAILURES, SEALED, WRITES, Action, Change, find_drift
+from fleet.reconcile.run import Report
 from fleet.reconcile.status import Why
-from fleet.reconcile.target import Report
 
 WAITS = frozenset({"Terminating", "MissingKind", "RecoverPending"})
 """Reasons of a skip that ends when the cluster moves on, or somebody confirms."""

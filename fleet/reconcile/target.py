@@ -5,30 +5,29 @@ of times. Nothing else writes the objects of an app to a cluster.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from fleet.clock import Clock
-from fleet.errors import FleetError
 from fleet.kube.wire import Observed
 from fleet.metric import counter, histogram
 from fleet.object import Apply, GroupKind, Manifest, ObjectKey, TargetId
 from fleet.reconcile.applyset import set_id
 from fleet.reconcile.audit import audit_objects
 from fleet.reconcile.carry import Result, Site, carry_prunes, carry_writes, definition_of
-from fleet.reconcile.drift import Contest, Finding
+from fleet.reconcile.drift import Finding
 from fleet.reconcile.guard import HeldPrune, explain_refusals
-from fleet.reconcile.live import Drift, Live
+from fleet.reconcile.live import Drift
 from fleet.reconcile.lookup import Found, look_up
 from fleet.reconcile.opening import Openings, Settled
 from fleet.reconcile.parent import Parent
 from fleet.reconcile.patience import Patience
 from fleet.reconcile.plan import BLOCKING, FOUND, HOLDS_PRUNE, WRITES, Action, Change, Plan, View, plan_target, unseen
-from fleet.reconcile.port import ClusterApi, Kinds, Ledger, Policy, Unsealer
+from fleet.reconcile.port import Policy
 from fleet.reconcile.preflight import Coming, Trial, try_plan
 from fleet.reconcile.recover import recognise
+from fleet.reconcile.run import Desired, Note, Order, Report, Surroundings
 from fleet.render.normalize import with_namespace
-from fleet.store.ledger import Entry, Lease
+from fleet.store.ledger import Entry
 
 ROUNDS = 3
 """A definition's objects are written in the round after it; more rounds than this are left to the next run."""
@@ -42,93 +41,6 @@ PRUNE_AGAIN_S = 0.2
 REPAIRS = counter("fleet_drift_corrected_total", "Objects repaired after drift.", "cluster", "app")
 REPAIR_SECONDS = histogram("fleet_drift_repair_seconds", "From seeing drift to its repair.", "cluster")
 WRITES_TOTAL = counter("fleet_objects_written_total", "Objects written, by plan action.", "cluster", "app", "action")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desired:
-    """What a target shall be: one release, rendered for it."""
-
-    release: int
-    revision: str
-    digest: str
-    manifests: tuple[Manifest, ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What one run shall do."""
-
-    policy: Policy
-    desired: Desired | None
-    """None: nothing may be decided yet, or (with `removed`) the target is to be emptied."""
-    removed: bool = False
-    writable: bool = True
-    """False while paused or report-only: plan and show."""
-    prune_now: bool = False
-    guarded: bool = True
-    """False: somebody asked for the deletion by name, and no approval is needed beside that."""
-    prune_later: bool = False
-    """News of other apps are on their way: what this one lost may have moved there."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """Something worth an event: kind is `apply`, `drift`, `prune` or `adopt`."""
-
-    kind: str
-    reason: str
-    message: str
-    key: ObjectKey | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What a run found and did. `changes` is the plan after the run: what is still to be done, and what is in sync."""
-
-    order: Order
-    changes: tuple[Change, ...] = ()
-    failures: Mapping[ObjectKey, FleetError] = field(default_factory=dict)
-    hints: Mapping[ObjectKey, str] = field(default_factory=dict)
-    """What to do about a failure, beside its own message."""
-    waits_for: frozenset[ObjectKey] = frozenset()
-    contested: Mapping[ObjectKey, Contest] = field(default_factory=dict)
-    complete: bool = False
-    """Every desired object is applied as desired and nothing is left to prune."""
-    written: int = 0
-    pruned: int = 0
-    wake_in_s: float | None = None
-    notes: tuple[Note, ...] = ()
-    held: HeldPrune | None = None
-    """Why nothing was pruned although it could have been: a person must approve it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What all targets of one cluster share."""
-
-    hub_id: str
-    api: Callable[[TargetId], ClusterApi]
-    kinds: Kinds
-    live: Live
-    ledger: Ledger
-    lease: Lease
-    clock: Clock
-    unsealer: Unsealer
-    owners: dict[ObjectKey, TargetId]
-    """Which target's ledger holds an object: one index per cluster, kept by its targets."""
-    wants: Callable[[ObjectKey, TargetId], bool]
-    """Whether a target desires an object."""
-    ledgers: dict[TargetId, dict[ObjectKey, Entry]]
-    """Every target's ledger rows, in memory, equal to the database."""
-    digest_key: bytes
-    wanted_by: Callable[[ObjectKey, TargetId], TargetId | None] = lambda _key, _target: None
-    """Which other target desires an object."""
-    former_hubs: frozenset[str] = frozenset()
-    """Hubs that the cluster was taken over from: what they left of this target is ours."""
-    guard: Callable[[TargetId, Order, Plan], HeldPrune | None] = lambda _target, _order, _plan: None
-    """Whether a prune waits for approval."""
-    system: ClusterApi | None = None
-    """The hub's own identity, for what is in `fleet-system`: an App that impersonates a tenant may not write there."""
 
 
 class Target:

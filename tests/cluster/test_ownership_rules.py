@@ -10,7 +10,7 @@ from fleet.object import Adopt
 from fleet.reconcile.live import LiveObject
 from fleet.reconcile.plan import Action
 from fleet.reconcile.port import Policy
-from fleet.reconcile.target import Report
+from fleet.reconcile.run import Report
 from fleet.sim.real import ControlPlane
 from tests.cluster.connection import config_map
 from tests.cluster.keeper import keeping, key, settings

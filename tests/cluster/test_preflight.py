@@ -6,7 +6,8 @@ from typing import Any
 from fleet.object import ObjectKey
 from fleet.reconcile.port import Policy
 from fleet.reconcile.preflight import Coming
-from fleet.reconcile.target import Desired, Order, Target
+from fleet.reconcile.run import Desired, Order
+from fleet.reconcile.target import Target
 from fleet.sim.real import ControlPlane
 from tests.cluster.connection import config_map
 from tests.cluster.keeper import Body, Keeper, definition, job, keeping, settings

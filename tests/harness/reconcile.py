@@ -15,8 +15,9 @@ from fleet.reconcile.health import has_status
 from fleet.reconcile.live import Live
 from fleet.reconcile.plan import Change
 from fleet.reconcile.port import NoUnsealer, Policy
+from fleet.reconcile.run import Desired, Order, Report, Surroundings
 from fleet.reconcile.summary import Summary, summarise_report
-from fleet.reconcile.target import Desired, Order, Report, Surroundings, Target
+from fleet.reconcile.target import Target
 from fleet.render.normalize import make_manifest
 from fleet.store.ledger import Entry, Lease
 from tests.harness.cluster import CRD, FakeCluster

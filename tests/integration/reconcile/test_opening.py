@@ -10,9 +10,9 @@ import pytest
 from fleet.errors import SealError
 from fleet.object import Manifest, ObjectKey, Seal, encode_canonical
 from fleet.reconcile.health import Health
+from fleet.reconcile.run import Report
 from fleet.reconcile.status import Facts, State, decide_state
 from fleet.reconcile.summary import summarise_objects
-from fleet.reconcile.target import Report
 from fleet.render.normalize import digest_body
 from tests.harness.reconcile import Body, Rig, annotated, change_of, config, deployment, key_of, says
 

@@ -9,7 +9,8 @@ from fleet.errors import FleetError, Forbidden, Invalid, KubeError, NotFound, Se
 from fleet.object import GroupKind, Manifest, TargetId
 from fleet.reconcile.port import NoUnsealer, Policy
 from fleet.reconcile.preflight import Coming, Outcome, Preflight, Trial
-from fleet.reconcile.target import Desired, Order, Target
+from fleet.reconcile.run import Desired, Order
+from fleet.reconcile.target import Target
 from tests.harness.reconcile import CLUSTER, Body, Rig, annotated, config, deployment, job, key_of, manifests, plain
 
 GADGET = GroupKind("example.org", "Gadget")

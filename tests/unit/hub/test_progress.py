@@ -11,9 +11,9 @@ from fleet.hub.progress import Progress, judge
 from fleet.object import ObjectKey, TargetId
 from fleet.reconcile.plan import Action, Change
 from fleet.reconcile.port import Policy
+from fleet.reconcile.run import Order, Report
 from fleet.reconcile.status import Why
 from fleet.reconcile.summary import Summary
-from fleet.reconcile.target import Order, Report
 
 KEY = ObjectKey("", "ConfigMap", "default", "settings")
 DONE = Summary(total=1, current=1, done=True)

@@ -10,7 +10,7 @@ from fleet.inventory.schema import App, Cluster, Environment
 from fleet.inventory.value import Target
 from fleet.object import Manifest, ObjectKey, TargetId
 from fleet.reconcile.port import Policy
-from fleet.reconcile.target import Desired
+from fleet.reconcile.run import Desired
 
 RBAC = "rbac.authorization.k8s.io"
 DEFINITION = {

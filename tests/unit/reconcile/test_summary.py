@@ -15,8 +15,8 @@ from fleet.reconcile.health import Health, Verdict
 from fleet.reconcile.live import LiveObject, summarise
 from fleet.reconcile.plan import Action, Change
 from fleet.reconcile.port import Policy
+from fleet.reconcile.run import Order, Report
 from fleet.reconcile.summary import Summary, judge, summarise_object, summarise_report
-from fleet.reconcile.target import Order, Report
 from fleet.store.ledger import Entry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
