@@ -21,6 +21,8 @@ def command(*, once: bool, real: bool, listen: str, directory: Path | None, verb
 
     Needs Python and git, nothing else: no cluster, no Docker. Afterwards it stays up to be looked at until Ctrl-C.
     """
+    sys.stdout.write("a hub, a Git repository and clusters are put together\n")
+    sys.stdout.flush()  # at once: what follows takes a second to be loaded
     from fleet import log
     from fleet.aio import as_fleet_error
     from fleet.cli.demo.show import Choice, run

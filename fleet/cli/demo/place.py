@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -66,8 +67,11 @@ class Place:
 
     def edit(self, file: str, before: str, after: str) -> None:
         """Replace text in a file of the repository."""
-        path = self.repository / file
-        path.write_text(path.read_text().replace(before, after))
+        _replace(self.repository / file, before, after)
+
+    def edit_inventory(self, file: str, before: str, after: str) -> None:
+        """Replace text in a file of the inventory."""
+        _replace(self.inventory / file, before, after)
 
     def commit(self, message: str) -> str:
         """Commit everything; return the sha."""
@@ -82,18 +86,32 @@ class Place:
 
     def git(self, *args: str) -> str:
         """Run git in the repository, without this machine's configuration."""
+        return self._run(["git", "-c", "gc.auto=0", *args], f"git {args[0]}").strip()
+
+    def fleet(self, *args: str) -> str:
+        """Run a client command in the repository, as a person at a desk of their own; it takes half a second."""
+        return self._run([sys.executable, "-m", "fleet.cli", *args], f"fleet {args[0]}")
+
+    def _run(self, command: Sequence[str], name: str) -> str:
         environ = {
             "PATH": os.environ.get("PATH", os.defpath),
+            "PYTHONPATH": os.pathsep.join(sys.path),
             "HOME": str(self.root),
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_SYSTEM": os.devnull,
             **{f"GIT_{who}_{what}": AUTHOR if what == "NAME" else "demo@example.com" for who, what in _IDENTITY},
         }
-        command = ["git", "-c", "gc.auto=0", *args]
         done = subprocess.run(command, cwd=self.repository, env=environ, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise ConfigError(f"git {args[0]}: {done.stderr.strip()}", reason="GitFailed")
-        return done.stdout.strip()
+            raise ConfigError(f"{name}: {done.stderr.strip()}", reason="CommandFailed")
+        return done.stdout
+
+
+def _replace(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    if before not in text:
+        raise ConfigError(f"{path} does not hold {before!r}", reason="ExampleChanged")
+    path.write_text(text.replace(before, after))
 
 
 _IDENTITY = [(who, what) for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]

@@ -1,6 +1,7 @@
 """The clusters of the demo: simulated ones in this process, or real kube-apiservers where their binaries are."""
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,6 +29,10 @@ class Playground(Protocol):
 
     async def image(self, name: str, namespace: str, deployment: str) -> str:
         """Return the image that a Deployment runs; empty when there is none."""
+        ...
+
+    async def secret(self, name: str, namespace: str, secret: str, item: str) -> str:
+        """Return the text of an item of a Secret; empty when there is none."""
         ...
 
     async def stop(self, name: str) -> None:
@@ -71,6 +76,11 @@ class SimPlayground:
         """Return the image that a Deployment runs; empty when there is none."""
         found = self._clusters[name].find("apps/v1", "Deployment", namespace, deployment)
         return _image_of(found) if found is not None else ""
+
+    async def secret(self, name: str, namespace: str, secret: str, item: str) -> str:
+        """Return the text of an item of a Secret; empty when there is none."""
+        found = self._clusters[name].find("v1", "Secret", namespace, secret)
+        return _item_of(found, item) if found is not None else ""
 
     async def stop(self, name: str) -> None:
         """Make a cluster's API server unreachable; its content stays."""
@@ -119,6 +129,12 @@ class RealPlayground:
         shown = await self._planes[name].kubectl(*command)
         return _image_of(json.loads(shown)) if shown.strip() else ""
 
+    async def secret(self, name: str, namespace: str, secret: str, item: str) -> str:
+        """Return the text of an item of a Secret; empty when there is none."""
+        command = ("get", "secret", secret, "-n", namespace, "-o", "json", "--ignore-not-found")
+        shown = await self._planes[name].kubectl(*command)
+        return _item_of(json.loads(shown), item) if shown.strip() else ""
+
     async def stop(self, name: str) -> None:
         """End a cluster's API server; etcd keeps its content."""
         await self._planes[name].stop()
@@ -130,3 +146,7 @@ class RealPlayground:
 
 def _image_of(deployment: Mapping[str, Any]) -> str:
     return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def _item_of(secret: Mapping[str, Any], item: str) -> str:
+    return base64.b64decode(secret["data"].get(item, "")).decode()

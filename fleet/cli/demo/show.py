@@ -11,7 +11,8 @@ from fleet.aio import first_done
 from fleet.cli.demo.narrator import Narrator
 from fleet.cli.demo.place import Place
 from fleet.cli.demo.playground import Playground, RealPlayground, SimPlayground
-from fleet.cli.demo.story import Story
+from fleet.cli.demo.scene import Scene
+from fleet.cli.demo.story import tell
 from fleet.cli.run import Signals
 from fleet.errors import ConfigError
 from fleet.hub.app import open_world, running_hub
@@ -59,7 +60,8 @@ async def run(choice: Choice) -> None:
         hub = await stack.enter_async_context(running_hub(settings, world))
         bound = await stack.enter_async_context(running(hub, settings))
         narrator.tell(f"the hub listens on {bound.url}")
-        await first_done(Story(hub, place, playground, narrator).tell(), stop.wait())
+        scene = Scene(hub=hub, url=bound.url, place=place, playground=playground, say=narrator)
+        await first_done(tell(scene), stop.wait())
         if not choice.once and not stop.is_set():
             _show_where(narrator, place, bound.url)
             await stop.wait()
@@ -96,6 +98,7 @@ def _show_where(narrator: Narrator, place: Place, url: str) -> None:
     narrator.chapter("Have a look")
     narrator.tell(f"in a browser:    {url}")
     narrator.tell(f"on the terminal: fleet status --server {url}")
+    narrator.tell(f"                 fleet rollout show shop --history --server {url}")
     narrator.tell(f"edit and commit: {place.repository}")
     narrator.tell(f"edit and save:   {place.inventory}")
     narrator.tell(f"kubectl:         kubectl --kubeconfig {place.inventory}/keys/dev-1.kubeconfig get pods -A")
