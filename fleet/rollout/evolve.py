@@ -1,11 +1,12 @@
 """How decisions and verbs change a run. Pure; every change comes with a transition that says what and why."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import assert_never
 
-import msgspec
+from msgspec.structs import replace
 
 from fleet.rollout.decision import Join, Move, MoveCluster, MoveRun, MoveStage, Return
 from fleet.rollout.state import (
@@ -35,6 +36,7 @@ class Transition:
     cluster: str = ""
     before: str
     after: str
+    after: str
     reason: str
     message: str
     actor: str = ""
@@ -45,32 +47,101 @@ def evolve(run: Run, moves: Iterable[Move], now: datetime, actor: str = "") -> t
     """Apply moves in their order. Raises: ValueError when one is not allowed: a bug, nothing is changed."""
     history: list[Transition] = []
     for move in moves:
-        match move:
-            case MoveRun():
-                run = _move_run(run, move, now, actor, history)
-            case MoveStage():
-                run = _move_stage(run, move, now, actor, history)
-            case MoveCluster():
-                run = _move_cluster(run, move, now, actor, history)
-            case Join():
-                run = _join(run, move, now, actor, history)
-            case Return():
-                run = _return(run, move, now, actor, history)
-            case _:
-                assert_never(move)
+        for step in _expand(run, move):
+            history.append(_describe(run, step, now, actor))
+            run = _apply(run, step, now)
     return run, history
 
 
-def _move_run(run: Run, move: MoveRun, now: datetime, actor: str, history: list[Transition]) -> Run:
-    if move.to is not run.state and move.to not in RUN_MOVES[run.state]:
-        raise ValueError(f"a run does not go from {run.state} to {move.to}")
-    history.append(
-        Transition(at=now, before=run.state, after=move.to, reason=move.reason, message=move.message, actor=actor)
+def _expand(run: Run, move: Move) -> Iterator[Move]:
+    """Yield a move and what follows from it: a return sends back what was touched and had something before.
+
+    A cluster that never had a release keeps what it got.
+    """
+    yield move
+    if isinstance(move, Return):
+        for cluster in run.clusters.values():
+            if cluster.touched and cluster.before and cluster.state is not ClusterState.ROLLED_BACK:
+                yield MoveCluster(
+                    cluster=cluster.cluster,
+                    to=ClusterState.ROLLED_BACK,
+                    reason="SentBack",
+                    message=f"back to {run.app}#{cluster.before}",
+                )
+
+
+def _describe(run: Run, move: Move, now: datetime, actor: str) -> Transition:
+    """Say what a move changes. Raises: ValueError when it is not allowed."""
+    environment = cluster = ""
+    before: str
+    after: str
+    match move:
+        case MoveRun():
+            _allow("run", run.state, move.to, RUN_MOVES[run.state])
+            before, after = run.state, move.to
+        case MoveStage():
+            before, after, environment = _stage(run, move.environment).state, move.to, move.environment
+        case MoveCluster():
+            known = run.clusters[move.cluster]
+            _allow("cluster", known.state, move.to, CLUSTER_MOVES[known.state])
+            before, after, environment, cluster = known.state, move.to, known.environment, move.cluster
+        case Join():
+            before, after, environment, cluster = "", ClusterState.PENDING, move.environment, move.cluster
+        case Return():
+            before, after = run.state, RunState.RUNNING
+        case _:
+            assert_never(move)
+    reason, message = ("Joined", _welcome(run, move)) if isinstance(move, Join) else (move.reason, move.message)
+    return Transition(
+        at=now,
+        environment=environment,
+        cluster=cluster,
+        before=before,
+        after=after,
+        reason=reason,
+        message=message,
+        actor=actor,
     )
+
+
+def _allow(what: str, before: StrEnum, after: StrEnum, moves: Container[StrEnum]) -> None:
+    if after is not before and after not in moves:
+        raise ValueError(f"a {what} does not go from {before} to {after}")
+
+
+def _stage(run: Run, environment: str) -> StageRun:
+    stage = run.stage(environment)
+    if stage is None:
+        raise ValueError(f"{run.app}#{run.release} has no stage {environment}")
+    return stage
+
+
+def _welcome(run: Run, move: Join) -> str:
+    return f"it has {run.app}#{move.before}" if move.before else "it has no release yet"
+
+
+def _apply(run: Run, move: Move, now: datetime) -> Run:
+    match move:
+        case MoveRun():
+            return _move_run(run, move, now)
+        case MoveStage():
+            return replace_stage(run, _moved_stage(_stage(run, move.environment), move, now))
+        case MoveCluster():
+            return replace_cluster(run, _moved_cluster(run.clusters[move.cluster], move, now))
+        case Join():
+            return _join(run, move, now)
+        case Return():
+            run = _move_run(run, MoveRun(to=RunState.RUNNING, reason=move.reason, message=move.message), now)
+            return replace(run, returning=True, returned=True)
+        case _:
+            assert_never(move)
+
+
+def _move_run(run: Run, move: MoveRun, now: datetime) -> Run:
     ended = move.to in ENDED
     if ended and move.to is not RunState.SUCCEEDED:
         run = _halt(run, now)
-    return msgspec.structs.replace(
+    return replace(
         run,
         state=move.to,
         reason=move.reason,
@@ -85,7 +156,7 @@ def _halt(run: Run, now: datetime) -> Run:
     """Leave no stage of a run that ended looking as if it went on; retried, its gates are asked anew."""
     for stage in run.stages:
         if stage.state in (StageState.RUNNING, StageState.CHECKING):
-            held = msgspec.structs.replace(
+            held = replace(
                 stage,
                 state=StageState.HELD,
                 reason="Stopped",
@@ -97,23 +168,9 @@ def _halt(run: Run, now: datetime) -> Run:
     return run
 
 
-def _move_stage(run: Run, move: MoveStage, now: datetime, actor: str, history: list[Transition]) -> Run:
-    stage = run.stage(move.environment)
-    if stage is None:
-        raise ValueError(f"{run.app}#{run.release} has no stage {move.environment}")
-    history.append(
-        Transition(
-            at=now,
-            environment=move.environment,
-            before=stage.state,
-            after=move.to,
-            reason=move.reason,
-            message=move.message,
-            actor=actor,
-        )
-    )
+def _moved_stage(stage: StageRun, move: MoveStage, now: datetime) -> StageRun:
     anew = move.step != stage.step or (stage.state is StageState.CHECKING and move.to is not StageState.CHECKING)
-    after = msgspec.structs.replace(
+    return replace(
         stage,
         state=move.to,
         reason=move.reason,
@@ -124,39 +181,13 @@ def _move_stage(run: Run, move: MoveStage, now: datetime, actor: str, history: l
         started_at=stage.started_at or (now if move.to is StageState.RUNNING else None),
         finished_at=now if move.to is StageState.DONE else None,
     )
-    return replace_stage(run, after)
 
 
-def replace_stage(run: Run, stage: StageRun) -> Run:
-    """Return the run with one stage changed."""
-    stages = tuple(stage if s.environment == stage.environment else s for s in run.stages)
-    return msgspec.structs.replace(run, stages=stages)
-
-
-def _move_cluster(run: Run, move: MoveCluster, now: datetime, actor: str, history: list[Transition]) -> Run:
-    cluster = run.clusters[move.cluster]
-    if move.to is not cluster.state and move.to not in CLUSTER_MOVES[cluster.state]:
-        raise ValueError(f"a cluster does not go from {cluster.state} to {move.to}")
-    history.append(
-        Transition(
-            at=now,
-            environment=cluster.environment,
-            cluster=cluster.cluster,
-            before=cluster.state,
-            after=move.to,
-            reason=move.reason,
-            message=move.message,
-            actor=actor,
-        )
-    )
-    return replace_cluster(run, _moved(cluster, move, now))
-
-
-def _moved(cluster: ClusterRun, move: MoveCluster, now: datetime) -> ClusterRun:
+def _moved_cluster(cluster: ClusterRun, move: MoveCluster, now: datetime) -> ClusterRun:
     to = move.to
     starts = to is ClusterState.APPLYING and not cluster.touched
     anew = to is ClusterState.PENDING or (to is ClusterState.VERIFYING and cluster.state is ClusterState.SOAKING)
-    return msgspec.structs.replace(
+    return replace(
         cluster,
         state=to,
         reason=move.reason,
@@ -172,58 +203,22 @@ def _moved(cluster: ClusterRun, move: MoveCluster, now: datetime) -> ClusterRun:
     )
 
 
-def replace_cluster(run: Run, cluster: ClusterRun) -> Run:
-    """Return the run with one cluster changed."""
-    return msgspec.structs.replace(run, clusters={**run.clusters, cluster.cluster: cluster})
-
-
-def _join(run: Run, move: Join, now: datetime, actor: str, history: list[Transition]) -> Run:
+def _join(run: Run, move: Join, now: datetime) -> Run:
     joined = ClusterRun(cluster=move.cluster, environment=move.environment, before=move.before, since=now)
-    history.append(
-        Transition(
-            at=now,
-            environment=move.environment,
-            cluster=move.cluster,
-            before="",
-            after=joined.state,
-            reason="Joined",
-            message=f"it has {run.app}#{move.before}" if move.before else "it has no release yet",
-            actor=actor,
-        )
-    )
     run = replace_cluster(run, joined)
     if run.stage(move.environment) is None:
-        run = msgspec.structs.replace(run, stages=(*run.stages, StageRun(environment=move.environment, since=now)))
+        run = replace(run, stages=(*run.stages, StageRun(environment=move.environment, since=now)))
     return run
 
 
-def _return(run: Run, move: Return, now: datetime, actor: str, history: list[Transition]) -> Run:
-    """Send back what was touched and had something; a cluster that never had a release keeps what it got."""
-    history.append(
-        Transition(
-            at=now, before=run.state, after=RunState.RUNNING, reason=move.reason, message=move.message, actor=actor
-        )
-    )
-    run = msgspec.structs.replace(
-        run,
-        state=RunState.RUNNING,
-        reason=move.reason,
-        message=move.message,
-        since=now,
-        finished_at=None,
-        returning=True,
-        returned=True,
-    )
-    for cluster in run.clusters.values():
-        if cluster.touched and cluster.before and cluster.state is not ClusterState.ROLLED_BACK:
-            back = MoveCluster(
-                cluster=cluster.cluster,
-                to=ClusterState.ROLLED_BACK,
-                reason="SentBack",
-                message=f"back to {run.app}#{cluster.before}",
-            )
-            run = _move_cluster(run, back, now, actor, history)
-    return run
+def replace_stage(run: Run, stage: StageRun) -> Run:
+    """Return the run with one stage changed."""
+    return replace(run, stages=tuple(stage if s.environment == stage.environment else s for s in run.stages))
+
+
+def replace_cluster(run: Run, cluster: ClusterRun) -> Run:
+    """Return the run with one cluster changed."""
+    return replace(run, clusters={**run.clusters, cluster.cluster: cluster})
 
 
 def add_sample(run: Run, environment: str, cluster: str, sample: Sample) -> Run:
@@ -232,11 +227,11 @@ def add_sample(run: Run, environment: str, cluster: str, sample: Sample) -> Run:
         known = run.clusters.get(cluster)
         if known is None:
             return run
-        return replace_cluster(run, msgspec.structs.replace(known, samples=_with(known.samples, sample)))
+        return replace_cluster(run, replace(known, samples=_with(known.samples, sample)))
     stage = run.stage(environment)
     if stage is None:
         return run
-    return replace_stage(run, msgspec.structs.replace(stage, samples=_with(stage.samples, sample)))
+    return replace_stage(run, replace(stage, samples=_with(stage.samples, sample)))
 
 
 def _with(samples: tuple[Sample, ...], sample: Sample) -> tuple[Sample, ...]:
