@@ -36,7 +36,6 @@ class Transition:
     cluster: str = ""
     before: str
     after: str
-    after: str
     reason: str
     message: str
     actor: str = ""
