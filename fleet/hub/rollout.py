@@ -31,7 +31,7 @@ from fleet.rollout.decision import Ask, Decision, Preflight, Wake
 from fleet.rollout.evolve import Transition, add_sample, assigned, evolve
 from fleet.rollout.order import approval_digest, order_clusters
 from fleet.rollout.policy import OnNewRelease, Policy
-from fleet.rollout.state import WAITING, ClusterRun, ClusterState, Facts, Run, RunState, Sample, StageRun
+from fleet.rollout.state import WAITING, ClusterRun, ClusterState, Facts, Run, RunState, Sample, Seen, StageRun
 from fleet.rollout.verb import Verb, obey
 from fleet.store.archive import ArchiveStore
 from fleet.store.event import Event
@@ -40,8 +40,8 @@ from fleet.store.rollout import RolloutRow, RolloutStore, TransitionRow
 
 log = structlog.get_logger()
 
-SOON_S = 0.02
-"""News of one app's targets within this time are one look at its rollout."""
+SOON_S, SOON_PER_CLUSTER_S = 0.02, 0.0002
+"""News of one app's targets within this time are one look at its rollout: the more clusters, the longer a look takes."""
 MOST_ROUNDS = 1000
 """More decisions in a row than this are a bug."""
 
@@ -81,6 +81,8 @@ class _App:
     busy: set[tuple[str, str, str]] = field(default_factory=set)
     """Questions that are being asked: check, stage, cluster."""
     policy: tuple[Inventory, Policy] | None = None
+    order: tuple[Inventory, Mapping[str, Sequence[str]]] | None = None
+    """The clusters of each stage."""
 
 
 class Rollouts:
@@ -154,20 +156,13 @@ class Rollouts:
             known.policy = (inventory, policy_of(inventory.apps[app], inventory))
         return known.policy[1]
 
-    def facts(self, run: Run, policy: Policy) -> Facts:
-        """Return what a decision about a run looks at."""
+    def facts(self, run: Run, policy: Policy, last: Facts | None = None) -> Facts:
+        """Return what a decision about a run looks at; `last` are the facts of this very moment, before a move."""
         known = self._apps[run.app]
-        members = self._members(run)
-        order = order_clusters(policy, members)
-        seen = {}
-        for name in run.clusters:
-            target = TargetId(name, run.app)
-            found = self._sight.see(target, run.clusters[name], assigned(run, name))
-            if found is not None:
-                seen[name] = found
+        order = last.order if last is not None else self._order(run, policy)
         return Facts(
             run=run,
-            seen=seen,
+            seen=dict(self._see(run, last)),
             order=order,
             digests={s.environment: approval_digest(run, s, order.get(s.environment, ())) for s in policy.stages},
             joining=dict(self._joining(run)),
@@ -176,6 +171,30 @@ class Rollouts:
             stage_for_s=self._sight.stage_for_s(run),
         )
 
+    def _see(self, run: Run, last: Facts | None) -> Iterator[tuple[str, Seen]]:
+        """Look at the run's clusters; at those that did not move since `last` once is enough."""
+        for name, part in run.clusters.items():
+            if last is not None and last.run.clusters.get(name) is part:
+                found = last.seen.get(name)
+            else:
+                found = self._sight.see(TargetId(name, run.app), part, assigned(run, name))
+            if found is not None:
+                yield name, found
+
+    def _order(self, run: Run, policy: Policy) -> Mapping[str, Sequence[str]]:
+        """Order the clusters of each stage; anew only with another inventory."""
+        known, inventory = self._apps[run.app], self._inventory()
+        if inventory is None:
+            return order_clusters(policy, {name: (c.environment, {}) for name, c in run.clusters.items()})
+        if known.order is None or known.order[0] is not inventory:
+            members = {
+                t.id.cluster: (t.environment.name, t.cluster.labels)
+                for t in inventory.targets.values()
+                if t.id.app == run.app
+            }
+            known.order = (inventory, order_clusters(policy, members))
+        return known.order[1]
+
     def note(self, target: TargetId) -> None:
         """Take news of how a target is."""
         known = self._apps.get(target.app)
@@ -183,7 +202,7 @@ class Rollouts:
         if run is not None and target.cluster in run.clusters:
             self._sight.note(target, assigned(run, target.cluster))
             if (run.active or run.state is RunState.SUCCEEDED) and self._runner is not None:
-                self._runner.mark_later(target.app, SOON_S)
+                self._runner.mark_later(target.app, SOON_S + SOON_PER_CLUSTER_S * len(run.clusters))
 
     def note_cluster(self, cluster: str) -> None:
         """Take news of whether a cluster answers."""
@@ -259,17 +278,6 @@ class Rollouts:
         ]
         return max(mates, default=0)
 
-    def _members(self, run: Run) -> Mapping[str, tuple[str, Mapping[str, str]]]:
-        """Return environment and labels of every cluster that takes part or could."""
-        inventory = self._inventory()
-        if inventory is None:
-            return {name: (c.environment, {}) for name, c in run.clusters.items()}
-        return {
-            t.id.cluster: (t.environment.name, t.cluster.labels)
-            for t in inventory.targets.values()
-            if t.id.app == run.app
-        }
-
     def _joining(self, run: Run) -> Iterator[tuple[str, tuple[str, int]]]:
         known, inventory, rows = self._apps[run.app], self._inventory(), self._rows
         if inventory is None or known.newest is None or known.newest.number != run.release:
@@ -313,9 +321,10 @@ class Rollouts:
         if known.run is None:
             return
         before, history, rest = known.run, list[Transition](), list[Decision]()
-        after = before
+        after, facts = before, None
         for _ in range(MOST_ROUNDS):
-            decisions = decide(policy, self.facts(after, policy), self._clock.now())
+            facts = self.facts(after, policy, facts)
+            decisions = decide(policy, facts, self._clock.now())
             moves = [d for d in decisions if not isinstance(d, Ask | Preflight | Wake)]
             rest = [d for d in decisions if isinstance(d, Ask | Preflight | Wake)]
             if not moves:
