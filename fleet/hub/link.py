@@ -281,7 +281,8 @@ class Link:
             self._runner.mark_later(progress.target, jitter(self._commons.clock, pause_s))
 
     async def _take(self, progress: Progress, report: Report) -> None:
-        before, progress.report = progress.report, report
+        before = progress.report
+        progress.take(report, self.live.get)
         desired = report.order.desired
         if before is None or before.order.desired is not desired or report.pruned or report.written:
             await self._review_held(progress.target)

@@ -38,6 +38,11 @@ class Progress:
     since: datetime | None = None
     prune_now: bool = False
 
+    def take(self, report: Report, live: Callable[[ObjectKey], LiveObject | None]) -> None:
+        """Take in what a run did. Whoever looks never sees it beside a summary of the run before."""
+        self.report = report
+        self.summarise(live)
+
     def summarise(self, live: Callable[[ObjectKey], LiveObject | None]) -> None:
         """Count once more what the last report and the cache say."""
         if self.report is not None:

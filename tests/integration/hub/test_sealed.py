@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from fleet.hub.feed import Feed
 from fleet.hub.view import HoldRequest
 from fleet.metric import REGISTRY
+from fleet.object import TargetId
+from fleet.reconcile.run import Desired
 from fleet.secrets import native
 from fleet.secrets.bundle import parse_bundle
 from fleet.secrets.document import write_sealed
@@ -401,3 +404,26 @@ async def test_going_back_builds_again(
         await stage.until(lambda: read(one, "env") == {"PASSWORD": "other"})
         await hub.rollback(HoldRequest(app="shop", reason="test"), ADA)
         await stage.until(lambda: read(one, "env") == {"PASSWORD": "hunter2"})
+
+
+async def test_a_commit_that_mends_a_target_counts_at_once(
+    stage: Stage, keyring: MemoryKeyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow the disk is, a rollout never judges the new release by what was wrong with the one before."""
+    await stage.add_cluster("one")
+    good = native_document({"password": "hunter2"}, ONE)
+    stage.repository.commit("first", {"app/db.yaml": good, "app/moved.yaml": good.replace("name: db", "name: moved")})
+    save = Feed.note_applied
+
+    async def save_slowly(feed: Feed, target: TargetId, desired: Desired) -> bool:
+        await asyncio.sleep(1)
+        return await save(feed, target, desired)
+
+    monkeypatch.setattr(Feed, "note_applied", save_slowly)
+    async with stage.running(stage.world) as hub:
+        await stage.state("one", "shop", "Degraded", "ScopeMismatch")
+        stage.repository.remove("app/moved.yaml")
+        stage.repository.commit("second")
+        await stage.state("one", "shop", "Synced", "Synced")
+        events = await hub.events(since=0, limit=1000)
+        assert not [e for e in events if e.reason == "ScopeMismatch" and e.message.startswith("shop#2")]
