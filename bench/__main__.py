@@ -10,6 +10,7 @@ import click
 
 from bench.course import Size, course
 from bench.result import Measure, describe_machine, show, to_json
+from bench.rollout import FEW, MANY, measure_rollouts
 from bench.seal import Amount, measure_bitnami, measure_sealing
 from fleet import log
 from fleet.cli.run import loop_factory
@@ -19,6 +20,8 @@ from fleet.sim.real import find_binaries
 
 QUICK = Size(apps=10, rounds=1, edits=12, idle_s=2.0)
 LITTLE = Amount(values=100, bitnami=20)
+LEAST = 12
+"""Clusters of a quick rollout."""
 
 
 @click.command()
@@ -48,6 +51,8 @@ def main(quick: bool, sealing: bool, output: str, **wanted: Any) -> None:
         measures += runner.run(measure_bitnami(amount))
         if binaries is not None and not sealing:
             measures += runner.run(measure(binaries, Path(root), size))
+            # last: what a thousand simulated clusters leave to the allocator would be missing from the memory above
+            measures += runner.run(measure_rollouts(Path(root), (LEAST,) if quick else (FEW, MANY)))
     if output == "json":
         print(to_json(measures, about))
     else:

@@ -21,6 +21,9 @@ MEASURED = {
     "seal one value for 200 clusters",
     "open 100 values, one per document",
     "open 20 RSA-4096 values, longest stall of the loop",
+    "rollout over 12 clusters, commit to done",
+    "decide for 12 clusters, median",
+    "failure seen to rollout stopped, 12 clusters",
 }
 
 
