@@ -64,6 +64,7 @@ async def run(choice: Choice) -> None:
         await first_done(tell(scene), stop.wait())
         if not choice.once and not stop.is_set():
             _show_where(narrator, place, bound.url)
+            narrator.tell(f"Ctrl-C ends it{'' if choice.directory else ' and removes everything'}")
             await stop.wait()
 
 
@@ -103,4 +104,3 @@ def _show_where(narrator: Narrator, place: Place, url: str) -> None:
     narrator.tell(f"edit and save:   {place.inventory}")
     narrator.tell(f"kubectl:         kubectl --kubeconfig {place.inventory}/keys/dev-1.kubeconfig get pods -A")
     narrator.tell(f"more rights:     --data {place.data}, where the administrator's token is")
-    narrator.tell("Ctrl-C ends it and removes everything")
