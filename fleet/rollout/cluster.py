@@ -29,37 +29,47 @@ def take_part(cluster: ClusterRun, seen: Seen | None) -> Iterator[Decision]:
 
 
 def follow(
-    policy: StagePolicy, stage: StageRun, cluster: ClusterRun, seen: Seen, now: datetime, *, active: bool
+    policy: StagePolicy,
+    stage: StageRun,
+    cluster: ClusterRun,
+    seen: Seen,
+    now: datetime,
+    *,
+    active: bool,
+    stage_for_s: float | None,
 ) -> Iterator[Decision]:
-    """Move a cluster by what is seen of it; nothing is started here. `active`: the run has not ended."""
+    """Move a cluster by what is seen of it; nothing is started here. `active`: the run has not ended.
+
+    `stage_for_s` is how long its turn has been; None = it has not come, so that being out of reach costs nothing yet.
+    """
     if seen.reachable is None and seen.known_in_s is not None:
         yield Wake(in_s=seen.known_in_s)
     if cluster.state in IN_FLIGHT:
         yield from _verify(policy, stage, cluster, seen, now)
     elif cluster.state in WAITING:
-        if policy.staged and seen.reachable is False:
-            yield from _miss(policy, cluster, seen)
+        if policy.staged and seen.reachable is False and stage_for_s is not None:
+            yield from _miss(policy, cluster, min(seen.unreachable_for_s, stage_for_s))
     elif cluster.state is ClusterState.DONE:
-        if active and seen.reachable and seen.acknowledged and seen.failure:
+        if active and policy.staged and seen.reachable and seen.acknowledged and seen.failure:
             yield move(cluster, ClusterState.FAILED, seen.failure_reason, seen.failure)
     elif cluster.state is ClusterState.DEFERRED and seen.reachable:
         to = ClusterState.APPLYING if cluster.touched else ClusterState.PENDING
         yield move(cluster, to, "Reachable", "it can be reached again and is caught up")
 
 
-def _miss(policy: StagePolicy, cluster: ClusterRun, seen: Seen) -> Iterator[Decision]:
-    """Do without a cluster that cannot be reached, or wait for it."""
+def _miss(policy: StagePolicy, cluster: ClusterRun, missed_s: float) -> Iterator[Decision]:
+    """Do without a cluster that cannot be reached, or wait for it; `missed_s` is how long the run has done so."""
     if policy.on_unreachable is OnUnreachable.DEFER:
         message = "it cannot be reached, and is caught up when it can"
         yield move(cluster, ClusterState.DEFERRED, "Unreachable", message)
         return
     most_s = policy.unreachable_wait_s
-    if policy.on_unreachable is OnUnreachable.FAIL or (most_s is not None and seen.unreachable_for_s >= most_s):
-        message = f"it could not be reached for {seen.unreachable_for_s:.0f} s"
+    if policy.on_unreachable is OnUnreachable.FAIL or (most_s is not None and missed_s >= most_s):
+        message = f"it could not be reached for {missed_s:.0f} s"
         yield move(cluster, ClusterState.FAILED, "Unreachable", message)
         return
     if most_s is not None:
-        yield Wake(in_s=most_s - seen.unreachable_for_s)
+        yield Wake(in_s=most_s - missed_s)
     if cluster.state is ClusterState.PENDING:
         yield move(cluster, ClusterState.HELD, "Unreachable", "the run waits until it can be reached")
 
@@ -68,7 +78,9 @@ def _verify(policy: StagePolicy, stage: StageRun, cluster: ClusterRun, seen: See
     if seen.reachable is None:
         return
     if not seen.reachable:
-        yield from _miss(policy, cluster, seen)
+        yield from _miss(policy, cluster, seen.unreachable_for_s)
+    elif seen.failure and not policy.staged:
+        yield from _await_health(policy, cluster, seen)  # nobody said what else to do: it goes on when that is mended
     elif seen.failure and cluster.retried and seen.unhealthy_for_s < RETRY_GRACE_S:
         yield Wake(in_s=RETRY_GRACE_S - seen.unhealthy_for_s)
     elif seen.failure:
@@ -81,7 +93,11 @@ def _verify(policy: StagePolicy, stage: StageRun, cluster: ClusterRun, seen: See
 
 def _await_health(policy: StagePolicy, cluster: ClusterRun, seen: Seen) -> Iterator[Decision]:
     """Wait for health, at most until the deadline; a flap begins the soak anew."""
-    why = seen.problem or ("it is not healthy yet" if seen.acknowledged else "not everything is applied yet")
+    why = (
+        seen.failure
+        or seen.problem
+        or ("it is not healthy yet" if seen.acknowledged else "not everything is applied yet")
+    )
     if policy.staged:
         left_s = policy.deadline_s - seen.unhealthy_for_s
         if left_s <= 0:

@@ -3,6 +3,7 @@
 Decisions are carried out, and `decide` is asked again, until it has nothing to say but when to look once more.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -164,9 +165,17 @@ def _observe(policy: Policy, state: Facts, now: datetime) -> Iterator[Decision]:
     """Move clusters by what is seen of them."""
     active = state.run.active
     for stage, rules in _stages(policy, state):
+        for_s = _turn_for_s(stage, state)
         for cluster in _members(state, stage.environment):
             seen = state.seen.get(cluster.cluster, ABSENT)
-            yield from follow(rules, stage, cluster, seen, now, active=active)
+            yield from follow(rules, stage, cluster, seen, now, active=active, stage_for_s=for_s)
+
+
+def _turn_for_s(stage: StageRun, state: Facts) -> float | None:
+    """Return how long it has been a stage's turn; None = that has not come yet."""
+    if stage.state in (StageState.PENDING, StageState.HELD):
+        return None
+    return math.inf if stage.state is StageState.DONE else state.stage_for_s.get(stage.environment, 0.0)
 
 
 def _advance(policy: Policy, state: Facts, now: datetime) -> Iterator[Decision]:

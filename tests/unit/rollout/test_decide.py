@@ -214,6 +214,36 @@ def test_waiting_for_the_unreachable_has_an_end() -> None:
     assert (w.states(), w.run.state) == ({"dev1": "Failed"}, RunState.PAUSED)
 
 
+@pytest.mark.parametrize("rule", list(OnUnreachable))
+def test_being_out_of_reach_costs_nothing_before_its_turn(rule: OnUnreachable) -> None:
+    """A cluster that is back when its stage begins takes part like any other, however long it was away."""
+    late = stage("prod", "dev", on_unreachable=rule, unreachable_wait_s=60)
+    w = World(
+        policy=Policy(stages=(stage("dev"), late)),
+        nodes={"dev1": Node(environment="dev"), "prod1": Node(environment="prod", reachable=False)},
+    )
+    w.sleep(600)
+    assert (w.states()["prod1"], w.run.state) == ("Pending", RunState.RUNNING)
+    w.change("prod1", reachable=True)
+    w.work("dev1")
+    assert w.states() == {"dev1": "Done", "prod1": "Applying"}
+
+
+def test_a_wait_is_counted_from_the_turn() -> None:
+    """What was away before its stage began is waited for as long as what goes away then."""
+    late = stage("prod", "dev", on_unreachable=OnUnreachable.WAIT, unreachable_wait_s=60)
+    w = World(
+        policy=Policy(stages=(stage("dev"), late)),
+        nodes={"dev1": Node(environment="dev"), "prod1": Node(environment="prod", reachable=False)},
+    )
+    w.sleep(600)
+    w.work("dev1")
+    w.sleep(59)
+    assert w.states()["prod1"] == "Held"
+    w.sleep(2)
+    assert w.run.clusters["prod1"].message == "it could not be reached for 60 s"
+
+
 def test_a_deferred_cluster_is_caught_up_after_the_run() -> None:
     """What was out of reach gets the release when it is back, with its soak."""
     w = World(
@@ -403,6 +433,22 @@ def test_an_unstaged_environment_fails_nothing() -> None:
     assert w.states() == {"dev1": "Applying", "prod1": "Pending"}
     w.work()
     assert w.states() == {"dev1": "Done", "prod1": "Applying"}
+
+
+def test_an_unstaged_environment_waits_until_a_failure_is_mended() -> None:
+    """What breaks there holds up what comes after it, says so, and goes on by itself when it is mended."""
+    w = World(
+        policy=Policy(stages=(StagePolicy(environment="dev"), StagePolicy(environment="prod", after=("dev",)))),
+        nodes={name: Node(environment=name.rstrip("12")) for name in ("dev1", "dev2", "prod1")},
+    )
+    w.settle()
+    w.work("dev1")
+    w.change("dev2", given=1, acknowledged=True, healthy=False, failure="container web crashes")
+    w.settle()
+    assert w.states() == {"dev1": "Done", "dev2": "Verifying", "prod1": "Pending"}
+    assert w.run.clusters["dev2"].message == "container web crashes"
+    w.work("dev2")
+    assert w.states() == {"dev1": "Done", "dev2": "Done", "prod1": "Applying"}
 
 
 def test_verbs_are_idempotent_and_say_what_else_to_do() -> None:
