@@ -10,6 +10,9 @@ from fleet.reconcile.preflight import Outcome
 from fleet.rollout.decision import Ask
 from fleet.rollout.state import Run, Sample
 
+MOST_NAMED = 5
+"""So many clusters are named when a release is refused; `fleet plan` shows all."""
+
 
 class Inquiry:
     """Asks on behalf of rollouts."""
@@ -27,7 +30,10 @@ class Inquiry:
         targets = [TargetId(name, app) for name in clusters]
         found = (await self._preflights.preflight_release(app, release, targets)).values()
         refused = [each.explain() for each in found if each.outcome is Outcome.REFUSED]
+        rest = (
+            [f"and on {len(refused) - MOST_NAMED} more clusters: fleet plan {app}"] if len(refused) > MOST_NAMED else []
+        )
         return Tried(
-            refused="; ".join(refused),
+            refused="; ".join([*refused[:MOST_NAMED], *rest]),
             unverified=tuple(each.explain() for each in found if each.outcome is Outcome.UNVERIFIED),
         )

@@ -19,7 +19,8 @@ class GateRow(Shown, frozen=True, kw_only=True):
     """One thing that a stage or a cluster waits for, or that ends it."""
 
     kind: str
-    """Approval, Window, Freeze, Stage, Pace, Check, StageDeadline; of clusters Soak, Deadline, Dependency, Unreachable."""
+    """Approval, Window, Freeze, Stage, Pace, Check, StageDeadline; of clusters Soak, Deadline, Health, Dependency,
+    Unreachable."""
     message: str
     at: str
     """When it opens by itself, or, of a deadline, when time is over; empty = nobody knows."""

@@ -75,7 +75,8 @@ class Preflight:
             return ""
         worst = [trial for trial in self.trials if trial.outcome is self.outcome]
         more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
-        return f"{self.target.cluster}: {worst[0].change.key}: {worst[0].message or worst[0].reason}{more}"
+        why = ": ".join(filter(None, (worst[0].reason, worst[0].message)))
+        return f"{self.target.cluster}: {worst[0].change.key}: {why}{more}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

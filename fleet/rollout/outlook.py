@@ -33,7 +33,8 @@ class Gate:
     """One thing that a stage or a cluster waits for, or that ends it."""
 
     kind: str
-    """Approval, Window, Freeze, Stage, Pace, Check, StageDeadline; of clusters Soak, Deadline, Dependency, Unreachable."""
+    """Approval, Window, Freeze, Stage, Pace, Check, StageDeadline; of clusters Soak, Deadline, Health, Dependency,
+    Unreachable."""
     message: str
     left_s: float | None = None
     """When it opens by itself, or, of a deadline, when time is over; None = nobody knows."""
@@ -138,9 +139,12 @@ def cluster_gates(rules: StagePolicy, stage: StageRun, part: ClusterRun, facts: 
         yield Gate(kind="Unreachable", message="it cannot be reached", left_s=left_s)
     elif part.state is ClusterState.SOAKING:
         yield from _soak(rules, stage, part, seen.healthy_for_s)
-    elif part.state in IN_FLIGHT and rules.staged:
-        why = seen.problem or "it is not healthy with the release yet"
-        yield Gate(kind="Deadline", message=why, left_s=max(0.0, rules.deadline_s - seen.unhealthy_for_s))
+    elif part.state in IN_FLIGHT:
+        why = seen.failure or seen.problem or "it is not healthy with the release yet"
+        if rules.staged:
+            yield Gate(kind="Deadline", message=why, left_s=max(0.0, rules.deadline_s - seen.unhealthy_for_s))
+        else:
+            yield Gate(kind="Health", message=why)
 
 
 def _soak(rules: StagePolicy, stage: StageRun, part: ClusterRun, healthy_s: float | None) -> Iterator[Gate]:

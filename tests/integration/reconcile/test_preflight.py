@@ -87,7 +87,7 @@ async def test_a_refusal_is_a_value(rig: Rig, case: str) -> None:
     assert told(trials) == {"ConfigMap/a": f"create refused {reason}", "ConfigMap/b": "create ok"}
     found = Preflight(target=TargetId(CLUSTER, "app"), release=2, trials=tuple(trials))
     assert found.outcome is Outcome.REFUSED
-    assert found.explain() == f"prod: ConfigMap shop/a: {error.message}"
+    assert found.explain() == f"prod: ConfigMap shop/a: {error.reason}: {error.message}"
 
 
 UNKNOWN: Mapping[str, tuple[KubeError, Body]] = {

@@ -141,6 +141,13 @@ def test_a_cluster_says_what_it_waits_for(state: ClusterState, seen: Seen, expec
     assert (gate.kind, gate.left_s) == expected
 
 
+def test_without_rules_of_its_own_a_stage_waits_for_health_alone() -> None:
+    """What broke is named; no time is over by itself."""
+    seen = Seen(reachable=True, unhealthy_for_s=5000.0, failure="container web crashes")
+    [gate] = gates_of_cluster(StagePolicy(environment="prod"), ClusterState.VERIFYING, seen)
+    assert gate == Gate(kind="Health", message="container web crashes")
+
+
 @pytest.mark.parametrize("state", [ClusterState.DONE, ClusterState.FAILED, ClusterState.PENDING, ClusterState.SKIPPED])
 def test_a_cluster_at_rest_waits_for_nothing(state: ClusterState) -> None:
     """What is done, failed, skipped or not its turn yet has no gate."""
