@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from fleet.errors import RequestError
-from fleet.server.model import LABEL
+from fleet.server.model import DIGEST, LABEL
 from fleet.server.nearest import suggest
 
 BODY_TIMEOUT_S = 15.0
@@ -68,9 +68,13 @@ def _convert(given: Mapping[str, Any], into: type[T], what: str, *, strict: bool
 
 
 def _explain(error: msgspec.ValidationError) -> str:
-    """Say in words what a name may hold; a pattern tells a person nothing."""
+    """Say in words what a field may hold; a pattern tells a person nothing."""
     text = str(error)
+    place = text.rpartition("`$.")[2].rstrip("`")
+    if "`str` of length >= 1 " in text:
+        return f"{place} must not be empty"
+    if DIGEST in text:
+        return f"{place} is no digest of what you looked at: 16 hex digits, as fleet shows them with it"
     if LABEL not in text:
         return text
-    place = text.rpartition("`$.")[2].rstrip("`")
     return f"{place} is no name: write small letters, digits, dots and dashes, 63 at most, with a letter or digit at both ends"

@@ -19,6 +19,7 @@ Continue = Annotated[str, Meta(description="`continue` of the page before.")]
 AppFilter = Annotated[str, Meta(description=f"Apps{_NAMES}.")]
 ClusterFilter = Annotated[str, Meta(description=f"Clusters{_NAMES}.")]
 LABEL = "[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?"
+DIGEST = "[0-9a-f]{16}"
 """What a name is made of."""
 # the look-ahead keeps Python's $ from passing a last newline; readers of the schema see nothing but the end
 Name = Annotated[str, Meta(pattern=rf"^({LABEL})?$(?!\n)")]
@@ -248,7 +249,7 @@ class ApproveBody(Model, frozen=True, kw_only=True):
     """What is approved, and why."""
 
     digest: Annotated[
-        str, Meta(pattern=r"^[0-9a-f]{16}$(?!\n)", description="Of what would be deleted, as /approvals shows it.")
+        str, Meta(pattern=rf"^{DIGEST}$(?!\n)", description="Of what would be deleted, as /approvals shows it.")
     ]
     reason: Reason
 

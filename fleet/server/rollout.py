@@ -11,7 +11,7 @@ from fleet.hub.rolloutview import RolloutDetail, RolloutRow, Steering, SteerRequ
 from fleet.rollout.state import RunState
 from fleet.server.identity import check_environments
 from fleet.server.listing import parse_states
-from fleet.server.model import LABEL, Continue, Model, Page, Reason, ReasonBody
+from fleet.server.model import DIGEST, LABEL, Continue, Model, Page, Reason, ReasonBody
 from fleet.server.operation import Call, Operation
 from fleet.server.read import not_found
 from fleet.store.token import Role
@@ -56,7 +56,7 @@ class ApproveStageBody(Model, frozen=True, kw_only=True):
     plan: Annotated[
         str,
         Meta(
-            pattern=r"^([0-9a-f]{16})?$(?!\n)",
+            pattern=rf"^({DIGEST})?$(?!\n)",
             description="`digest` of the stage as it was looked at; another plan is refused. Empty = as it is.",
         ),
     ] = ""

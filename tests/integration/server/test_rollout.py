@@ -93,6 +93,23 @@ async def test_a_stale_plan_is_refused(api: Api, hub: FakeHub) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (
+            {"stage": "last", "plan": "3f0c", "reason": "ok"},
+            "field: plan is no digest of what you looked at: 16 hex digits",
+        ),
+        ({"stage": "last", "reason": ""}, "field: reason must not be empty"),
+    ],
+)
+async def test_a_wrong_field_is_explained(api: Api, hub: FakeHub, body: dict[str, str], detail: str) -> None:
+    """In words, not by a pattern or a length."""
+    answer = await api.post("/rollouts/shop/approve", body, token=APPROVER)
+    assert (answer.status, answer.json["detail"][: len(detail)]) == (400, detail)
+    assert hub.acts == []
+
+
+@pytest.mark.parametrize(
     ("verb", "body", "refused"),
     [
         ("pause", {}, (VIEWER, "RoleInsufficient")),
