@@ -351,3 +351,23 @@ async def test_a_skipped_newcomer_gets_nothing(stage: Stage) -> None:
         await run_in(stage, RunState.SUCCEEDED)
         await asyncio.sleep(300)
         assert [colour(c) for c in clusters.values()] == ["red", "red", None]
+
+
+async def test_a_cluster_keeps_what_it_has_until_its_turn(stage: Stage) -> None:
+    """A release after an aborted one takes nobody back first, not even those that the aborted one was still watching."""
+    clusters = await fleet_of(stage, counts=(1, 1, 1), dev={"soak": "30s"}, staging={"soak": "1h"})
+    stage.repository.commit("first", {"app/settings.yaml": config("red")})
+    async with stage.running(stage.world) as hub:
+        await stage.until(lambda: colour(clusters["s1"]) == "red", timeout_s=600)
+        promote = SteerRequest(app="shop", verb=Steering.PROMOTE, stage="staging", reason="r")
+        await hub.rollouts.steer(promote, ADA)
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.repository.commit("second", {"app/settings.yaml": config("blue")})
+        await stage.until(lambda: colour(clusters["s1"]) == "blue", timeout_s=600)
+        await hub.rollouts.steer(SteerRequest(app="shop", verb=Steering.ABORT, reason="r"), ADA)
+        stage.repository.commit("third", {"app/settings.yaml": config("green")})
+        await stage.until(lambda: colour(clusters["d1"]) == "green")
+        assert colour(clusters["s1"]) == "blue"
+        run = await run_of(stage)
+        assert run is not None
+        assert (run.clusters["s1"].state, run.clusters["s1"].before) == (ClusterState.PENDING, 1)
