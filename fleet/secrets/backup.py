@@ -148,7 +148,7 @@ class _opened:  # noqa: N801 - a context manager, named as the functions are
         try:
             self._connection.deserialize(self._content)
             self._connection.execute("SELECT count(*) FROM about")
-        except (sqlite3.Error, OverflowError, MemoryError) as error:
+        except (sqlite3.Error, OverflowError, MemoryError, UnicodeDecodeError) as error:  # SQLite quotes bad bytes
             self._connection.close()
             raise SealError("this is no backup of sealing keys, or it is damaged") from error
         return self._connection

@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleet.errors import SealError
@@ -91,6 +91,7 @@ def test_what_is_no_backup_is_refused(content: bytes) -> None:
 
 
 @given(st.integers(min_value=0, max_value=20_000), st.binary(min_size=1, max_size=64))
+@example(at=3930, noise=b"\x00\x80")
 def test_a_damaged_backup_is_refused_or_whole(at: int, noise: bytes) -> None:
     """Overwritten anywhere, it is refused, or every key in it still opens."""
     content = bytearray(pack_backup(rows(), hub_id="h", at=AT))
