@@ -5,7 +5,7 @@ that there is one thing to back up and no key serves two protocols.
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -112,6 +112,10 @@ class Keyring(Protocol):
 
     def offered(self, cluster: str, algorithm: Algorithm) -> PublicKey | None:
         """Return the key that new values are sealed with; None while there is none."""
+        ...
+
+    def age_kids(self, cluster: str) -> Mapping[bytes, str]:
+        """Map the raw age public half of each key of a cluster, whatever its state, to the key's kid."""
         ...
 
     def on_change(self, notify: Callable[[], None]) -> None:

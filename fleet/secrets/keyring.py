@@ -183,6 +183,10 @@ class LoadedKeyring:
                 return public
         return None
 
+    def age_kids(self, cluster: str) -> Mapping[bytes, str]:
+        """Map age public halves of a cluster's keys to kids; also while locked. See `Keyring.age_kids`."""
+        return {row.age_public: kid for (of, kid), row in self._rows.items() if of == cluster and row.age_public}
+
     def publics(self) -> Sequence[PublicKey]:
         """Return every key's public half, whatever its state, oldest first; also while locked."""
         return [self._public(row) for row in self._rows.values()]

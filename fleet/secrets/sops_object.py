@@ -13,6 +13,7 @@ from fleet.render.sealed import SOPS, is_sops_item
 from fleet.secrets import sops
 from fleet.secrets.key import Keyring, collect_age_keys
 from fleet.secrets.secret import in_one_form
+from fleet.secrets.usage import list_age_kids
 
 _NAMED = "the file"
 
@@ -26,7 +27,21 @@ def open_source(file: str, data: bytes, keyring: Keyring, cluster: str) -> bytes
     try:
         return sops.decrypt(data, sops.detect_format(file), identities, name=_NAMED)
     except SealError as error:  # the caller names the file, with the line of the object
+        if error.reason == "NotARecipient":
+            _refuse_closed(data, keyring, cluster)
         raise SealError(error.message.removeprefix(f"{_NAMED}: "), reason=error.reason) from None
+
+
+def _refuse_closed(data: bytes, keyring: Keyring, cluster: str) -> None:
+    """Say it when the cluster has a key for a file, and that key opens nothing any more: compromised counts most."""
+    found: list[SealError] = []
+    for kid in filter(None, list_age_kids(data, cluster, keyring)):
+        try:
+            keyring.get(cluster, kid)
+        except SealError as error:
+            found.append(error)
+    if found:
+        raise next((each for each in found if each.reason == "CompromisedKey"), found[0]) from None
 
 
 def open_object(body: Mapping[str, Any], file: str, keyring: Keyring, cluster: str) -> dict[str, Any]:

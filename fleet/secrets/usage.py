@@ -1,13 +1,17 @@
 """Which keys a sealed document needs on one cluster, item by item, as far as it says so without being opened. Pure."""
 
+import base64
 import re
 from collections.abc import Iterator, Mapping
 
+import msgspec
+
 from fleet.errors import SealError
 from fleet.object import Manifest, Seal
+from fleet.render.sealed import is_sops_item
 from fleet.secrets import age, bitnami, native
 from fleet.secrets.document import Sealed
-from fleet.secrets.key import Algorithm, Keyring
+from fleet.secrets.key import Keyring
 
 WHOLE_FILE = "*"
 """Stands for the items of a file encrypted with SOPS, which has one key for all."""
@@ -23,6 +27,9 @@ def list_uses(m: Manifest, cluster: str, keyring: Keyring, opened_with: Mapping[
         yield from _list_native(m, cluster, keyring)
     elif m.seal is Seal.BITNAMI:
         yield from ((item, opened_with.get(item, "")) for item in _bitnami_items(m))
+    elif m.seal is Seal.SOPS_ITEMS:
+        for item, data in _encrypted_items(m):
+            yield from ((item, kid) for kid in list_age_kids(data, cluster, keyring))
     elif m.seal is not Seal.NONE:
         yield from ((WHOLE_FILE, kid) for kid in list_age_kids(m.body, cluster, keyring))
 
@@ -55,11 +62,14 @@ def _bitnami_items(m: Manifest) -> list[str]:
         return []
 
 
+def _encrypted_items(m: Manifest) -> Iterator[tuple[str, bytes]]:
+    """Yield the entries of a Secret that are files encrypted with SOPS, out of their base64."""
+    for item, value in msgspec.json.decode(m.body)["data"].items():
+        if is_sops_item(value):
+            yield item, base64.b64decode(value)
+
+
 def list_age_kids(data: bytes, cluster: str, keyring: Keyring) -> list[str]:
-    """List a cluster's keys whose age recipients stand in a file; one empty name when there are none."""
-    try:
-        keys = [*keyring.usable(cluster, Algorithm.X25519), *keyring.usable(cluster, Algorithm.AGE)]
-    except SealError:
-        keys = []
-    named = {age.format_recipient(key.public.age_public).encode(): key.public.kid for key in keys}
+    """List a cluster's keys, whatever their state, whose age recipients stand in a file; one empty name if there are none."""
+    named = {age.format_recipient(public).encode(): kid for public, kid in keyring.age_kids(cluster).items()}
     return sorted({named[text] for text in _AGE_RECIPIENT.findall(data) if text in named}) or [""]

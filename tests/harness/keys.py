@@ -115,6 +115,11 @@ class MemoryKeyring:
         """Return the newest key."""
         return next((key.public for key in self.usable(cluster, algorithm)), None)
 
+    def age_kids(self, cluster: str) -> Mapping[bytes, str]:
+        """Name keys by their age public halves."""
+        of_cluster = [(kid, k.public) for (of, kid), k in self._keys.items() if of == cluster]
+        return {public.age_public: kid for kid, public in of_cluster if public.algorithm is not Algorithm.RSA}
+
     def on_change(self, notify: Callable[[], None]) -> None:
         """Call `notify` after every change."""
         self._notify.append(notify)

@@ -1,6 +1,6 @@
 """Sealing keys for tests, made from numbers: the same on every run, and of no use to anybody."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -117,6 +117,10 @@ class Ring:
         """Return the newest active key."""
         active = [key for key in self.usable(cluster, algorithm) if key.public.state is KeyState.ACTIVE]
         return active[0].public if active else None
+
+    def age_kids(self, cluster: str) -> Mapping[bytes, str]:
+        """Name keys by their age public halves."""
+        return {key.public.age_public: key.public.kid for key in self._of(cluster)}
 
     def on_change(self, notify: Callable[[], None]) -> None:
         """Keys of tests do not change by themselves."""

@@ -267,7 +267,31 @@ async def test_uses_name_the_keys(bench: Bench) -> None:
     bench.keyring.add(DEV)
     sops = manifest(encrypt_yaml(SECRET, AGE), sops=True)
     assert list(list_uses(sops, "dev-1", bench.keyring, {})) == [("*", kid)]
+    bench.keyring.set_state(DEV, KeyState.COMPROMISED)
+    assert list(list_uses(sops, "dev-1", bench.keyring, {})) == [("*", kid)]
+    bench.keyring.add(DEV)
     bitnami = manifest(bitnami_body({"a": "1"}))
     await bench.unsealer.weigh(bitnami, "dev-1")
     learnt = bench.unsealer.kids["dev-1", bitnami.digest]
     assert list(list_uses(bitnami, "dev-1", bench.keyring, learnt)) == [("a", RSA.public.kid)]
+
+
+async def test_uses_name_the_keys_of_encrypted_entries(bench: Bench) -> None:
+    """An entry of a Secret that is a file of SOPS needs its key, too; entries in the clear need none."""
+    data = {"env": encode(encrypt_env({"A": "1"}, AGE)), "plain": encode("x")}
+    found = manifest({**SECRET, "stringData": {}, "data": data}, sops=True)
+    assert found.seal is Seal.SOPS_ITEMS
+    assert list(list_uses(found, "dev-1", bench.keyring, {})) == [("env", DEV.public.kid)]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [(KeyState.RETIRED, "RetiredKey"), (KeyState.COMPROMISED, "CompromisedKey")]
+)
+async def test_a_file_for_a_key_that_is_closed_says_so(bench: Bench, state: KeyState, reason: str) -> None:
+    """Whoever reads it shall change the value, or bring the key back, and not add a recipient."""
+    bench.keyring.set_state(DEV, state)
+    error = await bench.fail(manifest(encrypt_yaml(SECRET, AGE), sops=True))
+    assert error.reason == reason
+    with pytest.raises(SealError) as caught:
+        await bench.unsealer.open_file("dev-1", "app/secret.env", encrypt_env({"A": "1"}, AGE).encode())
+    assert caught.value.reason == reason
