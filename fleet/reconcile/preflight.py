@@ -68,15 +68,18 @@ class Preflight:
         return next((each for each in (Outcome.REFUSED, Outcome.UNVERIFIED) if each in found), Outcome.OK)
 
     def explain(self) -> str:
-        """Say in one line what was found: the first object of the worst outcome, and how many more there are."""
+        """Say in one line what was found: the first object of the worst outcome, and how many more there are.
+
+        The cluster is left to whoever names several of which the same was found.
+        """
         if self.trouble is not None:
-            return f"{self.target.cluster}: {self.trouble}"
+            return str(self.trouble)
         if self.outcome is Outcome.OK:
             return ""
         worst = [trial for trial in self.trials if trial.outcome is self.outcome]
         more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
         why = ": ".join(filter(None, (worst[0].reason, worst[0].message)))
-        return f"{self.target.cluster}: {worst[0].change.key}: {why}{more}"
+        return f"{worst[0].change.key}: {why}{more}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -151,7 +151,7 @@ async def test_a_release_is_tried_on_each_of_its_clusters(stage: Stage) -> None:
         assert {t: each.outcome for t, each in found.items()} == {one: Outcome.OK, nowhere: Outcome.REFUSED}
         assert [t.change.action.value for t in found[one].trials] == ["configure"]
         lost = await preflights.preflight_release("shop", 9, [one])
-        assert lost[one].explain() == "one: there is no release shop#9"
+        assert lost[one].explain() == "there is no release shop#9"
 
 
 async def test_what_does_not_render_is_refused(stage: Stage) -> None:

@@ -87,7 +87,7 @@ async def test_a_refusal_is_a_value(rig: Rig, case: str) -> None:
     assert told(trials) == {"ConfigMap/a": f"create refused {reason}", "ConfigMap/b": "create ok"}
     found = Preflight(target=TargetId(CLUSTER, "app"), release=2, trials=tuple(trials))
     assert found.outcome is Outcome.REFUSED
-    assert found.explain() == f"prod: ConfigMap shop/a: {error.reason}: {error.message}"
+    assert found.explain() == f"ConfigMap shop/a: {error.reason}: {error.message}"
 
 
 UNKNOWN: Mapping[str, tuple[KubeError, Body]] = {
@@ -174,9 +174,9 @@ async def test_a_cluster_that_was_not_asked_is_unverified() -> None:
     """And a release that cannot be had for a cluster is refused; both say why."""
     target = TargetId(CLUSTER, "app")
     away = Preflight(target=target, release=2, trouble=FleetError("not connected"))
-    assert (away.outcome, away.explain()) == (Outcome.UNVERIFIED, "prod: not connected")
+    assert (away.outcome, away.explain()) == (Outcome.UNVERIFIED, "not connected")
     lost = Preflight(target=target, release=2, trouble=FleetError("a.yaml:1: wrong"), refused=True)
-    assert (lost.outcome, lost.explain()) == (Outcome.REFUSED, "prod: a.yaml:1: wrong")
+    assert (lost.outcome, lost.explain()) == (Outcome.REFUSED, "a.yaml:1: wrong")
     assert Preflight(target=target, release=2).explain() == ""
 
 
