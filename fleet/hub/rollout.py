@@ -146,6 +146,12 @@ class Rollouts:
         """Return the newest run of every app that has one, by app."""
         return [known.run for _, known in sorted(self._apps.items()) if known.run is not None]
 
+    def is_outdated(self, run: Run) -> bool:
+        """Tell whether a run ended and a newer release came that changes nothing: Git went back by itself."""
+        known = self._apps.get(run.app)
+        newest = known.newest if known is not None else None
+        return not run.active and newest is not None and newest.number > run.release
+
     def policy(self, app: str) -> Policy | None:
         """Return the rules of an app's runs; None while it is not in the inventory."""
         known = self._apps.setdefault(app, _App())

@@ -48,7 +48,9 @@ class RolloutDesk:
         What they wait for may be a second old: whoever looks at anything asks for this, and it goes through every cluster.
         """
         now = asyncio.get_running_loop().time()
-        runs = [run for run in self._rollouts.newest_runs() if _is_of_interest(run)]
+        runs = [
+            run for run in self._rollouts.newest_runs() if _is_of_interest(run) and not self._rollouts.is_outdated(run)
+        ]
         at, known, rows = self._kept
         if now - at >= KEPT_S or len(runs) != len(known) or any(a is not b for a, b in zip(runs, known, strict=True)):
             rows = tuple(self._look(run).row() for run in runs)

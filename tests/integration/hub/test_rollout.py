@@ -371,3 +371,18 @@ async def test_a_cluster_keeps_what_it_has_until_its_turn(stage: Stage) -> None:
         run = await run_of(stage)
         assert run is not None
         assert (run.clusters["s1"].state, run.clusters["s1"].before) == (ClusterState.PENDING, 1)
+
+
+async def test_what_git_took_back_is_no_longer_shown(stage: Stage) -> None:
+    """A run that failed stays in the status until a commit undoes it, also when that changes nothing any more."""
+    await fleet_of(stage, counts=(1, 1, 1), dev={"onFailure": "rollback"})
+    stage.repository.commit("first", {"app/web.yaml": WEB.format(image="web:1")})
+    async with stage.running(stage.world) as hub:
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.repository.commit("bad", {"app/web.yaml": BAD})
+        await run_in(stage, RunState.ROLLED_BACK)
+        assert [row.release for row in hub.status().rollouts] == ["shop#2"]
+        revision = stage.repository.commit("back", {"app/web.yaml": WEB.format(image="web:1")})
+        await stage.synced(("d1", "shop"), ("p1", "shop"), revision=revision)
+        await asyncio.sleep(2)
+        assert hub.status().rollouts == ()
