@@ -24,7 +24,7 @@ def found(troubles: Mapping[str, str]) -> list[Preflight]:
         ({}, []),
         ({"a": "quota"}, ["a: quota"]),
         ({"a": "quota", "b": "away", "c": "quota"}, ["a, c: quota", "b: away"]),
-        ({name: "quota" for name in "abcdef"}, ["a, b, c and 3 more: quota"]),
+        (dict.fromkeys("abcdef", "quota"), ["a, b, c and 3 more: quota"]),
         (
             {f"c{n}": f"w{n}" for n in range(7)},
             [*(f"c{n}: w{n}" for n in range(5)), "and 2 other things: fleet plan shop"],
