@@ -22,7 +22,7 @@ from fleet.document import load_documents
 from fleet.errors import FleetError
 from fleet.secrets import age
 from fleet.secrets.document import Sealed, encode_sealed, parse_sealed, write_sealed
-from fleet.secrets.recipient import renew_recipients
+from fleet.secrets.recipient import refuse_compromised, renew_recipients
 from fleet.secrets.resealing import Keys, change_items, open_at_home, reseal, rewrap, unwrap_all
 
 _IDENTITY = "Break-glass identity file of age-keygen."
@@ -66,7 +66,9 @@ def _change(client: Client, verb: str, *, file: str, identity: str, write: str, 
     document = read_sealed(file)
     if identity:
         change = rewrap if verb == "rewrap" else reseal
-        recipients = renew_recipients(read_bundle(keys, "", signer), document)
+        bundle = read_bundle(keys, "", signer)
+        refuse_compromised(bundle, document)
+        recipients = renew_recipients(bundle, document)
         text = write_sealed(change(document, _unwrap(document, identity), recipients))
     else:
         answer = client.post("seal", verb, body={"document": encode_sealed(document)})

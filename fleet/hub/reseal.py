@@ -11,7 +11,7 @@ from fleet.secrets.document import DataKey, Sealed, encode_sealed, parse_sealed
 from fleet.secrets.key import Algorithm, PublicKey
 from fleet.secrets.keyring import LoadedKeyring
 from fleet.secrets.native import OpenKey
-from fleet.secrets.recipient import renew_recipients
+from fleet.secrets.recipient import refuse_compromised, renew_recipients
 from fleet.secrets.resealing import Keys, reseal, rewrap
 
 _CHANGES: Mapping[str, Callable[..., Sealed]] = {"rewrap": rewrap, "reseal": reseal}
@@ -30,6 +30,7 @@ def change_document(request: ResealRequest, keyring: LoadedKeyring) -> Resealed:
     touched = [key for key in bundle.keys if key.kid in kids and key.algorithm is Algorithm.X25519]
     new = [each for each in recipients if isinstance(each, PublicKey)]
     request.allow({key.environment for key in (*touched, *new)})
+    refuse_compromised(bundle, document)
     keys: Keys = {id_: _unwrap(document, key, touched, keyring) for id_, key in document.keys.items()}
     made = _CHANGES[request.verb](document, keys, recipients)
     return Resealed(document=encode_sealed(made), clusters=tuple(sorted({key.cluster for key in new})))

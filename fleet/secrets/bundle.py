@@ -76,7 +76,9 @@ def parse_bundle(data: bytes, *, file: str = "the list of keys", signer: str = "
         raise SealError(f"{file} is not readable: {error}") from None
     root = documents[0].value if len(documents) == 1 else None
     if not isinstance(root, dict) or (root.get("apiVersion"), root.get("kind")) != (API_VERSION, KIND):
-        raise SealError(f"{file} is no list of sealing keys; fetch it with fleet seal keys > .fleet/keys.yaml")
+        raise SealError(
+            f"{file} is no list of sealing keys; fetch it with fleet seal keys --server URL > .fleet/keys.yaml"
+        )
     try:
         bundle = _parse_spec(root["spec"])
         signature = decode_base64(root["signature"], "the signature")

@@ -273,6 +273,13 @@ def _accept(key: DataKey, secret: bytes, kid: str) -> OpenKey:
     return OpenKey(id=key.id, commit=key.commit, secret=secret, kid=kid)
 
 
+def _explain_way(sealed: Sealed) -> str:
+    """Say how a cluster becomes a recipient: only an environment's new clusters can join without the values."""
+    if sealed.audience.environment:
+        return f"if it is of environment {sealed.audience.environment}, fleet seal rewrap adds it"
+    return "to add it, seal the values again with --for all that shall open it"
+
+
 def _explain(sealed: Sealed, key: DataKey, cluster: str, keyring: Keyring) -> SealError:
     """Say why no key of a cluster unwraps: the first of its own keys that the document names decides."""
     ours = [kid for kid in key.wraps if sealed.recipients.get(kid) == cluster]
@@ -286,7 +293,7 @@ def _explain(sealed: Sealed, key: DataKey, cluster: str, keyring: Keyring) -> Se
             unknown = unknown or (error if kid in ours else None)
     named = ", ".join(sealed.clusters) or "nobody it names"
     return unknown or SealError(
-        f"it is sealed for {named}, not for cluster {cluster}; fleet seal rewrap adds a cluster", reason="NotARecipient"
+        f"it is sealed for {named}, not for cluster {cluster}; {_explain_way(sealed)}", reason="NotARecipient"
     )
 
 

@@ -3,12 +3,15 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fleet.errors import SealError
 from fleet.secrets.bundle import Bundle
 from fleet.secrets.document import AGE_PREFIX, Audience, Sealed
 from fleet.secrets.key import Algorithm, KeyState, PublicKey
 from fleet.secrets.native import BreakGlass, Recipient
+
+_OPENING: Final = (KeyState.PENDING, KeyState.ACTIVE, KeyState.RETIRING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +94,8 @@ def judge(bundle: Bundle, document: Sealed) -> list[Standing]:
     kids = sorted({kid for key in document.keys.values() for kid in key.wraps})
     rows = [_stand(bundle, document, kid) for kid in kids]
     held = {row.cluster for row in rows if row.state == KeyState.ACTIVE}
-    missing = [key.cluster for key in _expected(bundle, document) if key.cluster not in held]
+    opening = {row.cluster for row in rows if row.state in _OPENING}
+    missing = [key.cluster for key in _expected(bundle, document) if key.cluster not in opening]
     lacking = [Standing(cluster=each, kid="", state="missing", items=()) for each in missing]
     # an old key beside the cluster's new one is no fault while all can be opened with the new one
     rows = [row for row in rows if not (row.cluster in held and row.state == KeyState.RETIRING)]
@@ -104,9 +108,9 @@ def _stand(bundle: Bundle, document: Sealed, kid: str) -> Standing:
         return Standing(cluster="break-glass", kid=kid, state="break-glass", items=items)
     key = bundle.find(kid)
     named = document.recipients.get(kid, "?")
-    return Standing(
-        cluster=key.cluster if key else named, kid=kid, state=key.state.value if key else "unknown", items=items
-    )
+    state = key.state.value if key else "unknown"
+    opens = items if key is None or state in _OPENING else []
+    return Standing(cluster=key.cluster if key else named, kid=kid, state=state, items=opens)
 
 
 def _expected(bundle: Bundle, document: Sealed) -> Iterable[PublicKey]:
@@ -125,3 +129,17 @@ def _name_clusters(bundle: Bundle, document: Sealed) -> set[str]:
     """Return the clusters a document is sealed for, as the list of keys names them."""
     found = (bundle.find(kid) for key in document.keys.values() for kid in key.wraps)
     return {key.cluster for key in found if key is not None}
+
+
+def refuse_compromised(bundle: Bundle, document: Sealed) -> None:
+    """Refuse to spread values that somebody else may have read: a recipient's key is compromised.
+
+    Raises: SealError CompromisedKey.
+    """
+    for row in judge(bundle, document):
+        if row.state == KeyState.COMPROMISED:
+            raise SealError(
+                f"key {row.kid} of {row.cluster} is compromised, and whoever has it has read these values: change them at"
+                " their source, and seal the new ones",
+                reason="CompromisedKey",
+            )

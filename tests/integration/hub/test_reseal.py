@@ -124,6 +124,17 @@ async def test_a_token_of_another_environment_is_refused_first(desk: Desk) -> No
     assert asked == [{key.environment for key in desk.offered()}]
 
 
+@pytest.mark.parametrize("verb", ["rewrap", "reseal"])
+async def test_what_a_compromised_key_opened_is_not_spread(desk: Desk, verb: str) -> None:
+    """Sealing the same value again would make the file look well, and protect nothing."""
+    document = await desk.change("rewrap", sealed_for_one(desk))
+    (two,) = (key.kid for key in desk.offered() if key.cluster == "two")
+    await desk.hub.keys.compromise(two, cluster="", reason="laptop lost", actor=ADA)
+    with pytest.raises(SealError, match="change them at their source") as caught:
+        await desk.change(verb, document)
+    assert caught.value.reason == "CompromisedKey"
+
+
 async def test_a_document_of_another_hub_is_refused(desk: Desk) -> None:
     """What no key here opens is UnknownKey, and says what else there is."""
     document = sealed_for_one(desk)

@@ -239,6 +239,18 @@ def test_inspect_finds_what_is_missing_or_retired(repo: Path) -> None:
     }
 
 
+def test_inspect_of_a_key_that_is_on_its_way_out(repo: Path) -> None:
+    """A cluster whose old key still opens is not missing; one whose key was compromised opens nothing."""
+    seal("-", *PRODUCTION, "-w", "db.yaml", stdin=MANIFEST)
+    for state, standing in [
+        (KeyState.RETIRING, {("prod-eu-1", "retiring", "2/2")}),
+        (KeyState.COMPROMISED, {("prod-eu-1", "compromised", "0/2"), ("prod-eu-1", "missing", "0/2")}),
+    ]:
+        write_keys(repo, make_key("prod-eu-1", state=state).public, NEW_EU.public)
+        rows = json.loads(seal("inspect", "db.yaml", "-o", "json").stdout)["recipients"]
+        assert {(r["recipient"], r["state"], r["items"]) for r in rows if r["recipient"] == "prod-eu-1"} == standing
+
+
 def test_inspect_reads_the_other_formats_too(repo: Path) -> None:
     """Of a file of SOPS the recipients are told by their clusters, of kubeseal's the scope; other files are refused."""
     mine = age.format_recipient(EU.public.age_public)
@@ -279,6 +291,20 @@ def test_rewrap_lets_a_new_cluster_in(repo: Path, tmp_path: Path) -> None:
     assert after.values == before.values
     assert opened(after, HOME._replace(cluster="prod-ap-1"))["password"] == b"hunter2"
     assert EU.public.kid not in after.recipients
+    assert seal("inspect", "db.yaml").exit_code == 0
+
+
+@pytest.mark.parametrize("verb", ["rewrap", "reseal"])
+def test_what_a_compromised_key_opened_is_not_spread(repo: Path, tmp_path: Path, verb: str) -> None:
+    """The file stays as it is, to be found by a check, until its values were changed."""
+    identity = prepare(repo, tmp_path)
+    write_keys(repo, make_key("prod-eu-1", state=KeyState.COMPROMISED).public, NEW_EU.public, US.public)
+    before = Path("db.yaml").read_text()
+    result = seal(verb, "db.yaml", *identity)
+    assert result.exit_code == 2
+    assert "change them at their source" in result.stderr
+    assert Path("db.yaml").read_text() == before
+    seal("--from-literal", "password=new", "--from-literal", "key=new", "--merge-into", "db.yaml")
     assert seal("inspect", "db.yaml").exit_code == 0
 
 
