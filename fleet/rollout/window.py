@@ -33,9 +33,9 @@ class Opening:
 
 def opening(windows: Sequence[Window], freezes: Sequence[Window], now: datetime) -> Opening:
     """Say whether a start is allowed at `now`, an aware time, and when that may change."""
-    frozen = [(end, freeze) for freeze in freezes if (end := _end_of(freeze, now)) is not None]
-    if frozen:
-        end, freeze = max(frozen, key=lambda item: item[0])
+    frozen = _thaw(freezes, now)
+    if frozen is not None:
+        end, freeze = frozen
         return Opening(
             open=False,
             changes_at=_next_start(windows, freezes, end),
@@ -52,6 +52,18 @@ def opening(windows: Sequence[Window], freezes: Sequence[Window], now: datetime)
             message=f"the next window opens at {_format(at, window)}{_because(window)}",
         )
     return Opening(open=True, changes_at=_next_end(windows, freezes, now))
+
+
+def _thaw(freezes: Sequence[Window], now: datetime) -> tuple[datetime, Window] | None:
+    """Return when freezes that overlap end, or a time before that, and the last of them; None when none holds now."""
+    found: tuple[datetime, Window] | None = None
+    for _ in range(_MOST_STEPS):
+        at = now if found is None else found[0]
+        ends = [(end, freeze) for freeze in freezes if (end := _end_of(freeze, at)) is not None]
+        if not ends:
+            break
+        found = max(ends, key=lambda item: item[0])
+    return found
 
 
 def _next_start(windows: Sequence[Window], freezes: Sequence[Window], at: datetime) -> datetime:

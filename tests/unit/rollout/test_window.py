@@ -39,6 +39,7 @@ TABLE: list[tuple[str, list[Window], list[Window], str, bool, str | None, str]] 
     ("frozen", [], [HOLIDAYS], "2026-12-25T12:00Z", False, "2026-12-26T23:00Z", "frozen until 2026-12-27 00:00 Europe/Berlin: holidays"),
     ("a freeze to come", [], [HOLIDAYS], "2026-12-20T12:00Z", True, "2026-12-23T23:00Z", ""),
     ("a freeze ends outside the window", [OFFICE], [HOLIDAYS], "2026-12-25T12:00Z", False, "2026-12-28T08:00Z", "frozen until 2026-12-27 00:00 Europe/Berlin: holidays"),
+    ("freezes that overlap are one", [], [window("0 9 * * *", 2, "UTC"), window("0 10 * * *", 4, "UTC", "audit")], "2026-11-25T09:30Z", False, "2026-11-25T14:00Z", "frozen until 2026-11-25 14:00 UTC: audit"),
     ("a window ends before the freeze", [OFFICE], [HOLIDAYS], "2026-12-23T12:00Z", True, "2026-12-23T16:00Z", ""),
     ("a freeze begins inside the window", [window("0 20 * * *", 8)], [HOLIDAYS], "2026-12-23T22:00Z", True, "2026-12-23T23:00Z", ""),
     ("spans that overlap are one", [window("0 9 * * *", 2), window("0 10 * * *", 4)], [], "2026-11-25T08:30Z", True, "2026-11-25T13:00Z", ""),
