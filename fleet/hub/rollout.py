@@ -31,12 +31,13 @@ from fleet.rollout.decision import Ask, Decision, Preflight, Wake
 from fleet.rollout.evolve import Transition, add_sample, assigned, evolve
 from fleet.rollout.order import approval_digest, order_clusters
 from fleet.rollout.policy import OnNewRelease, Policy
+from fleet.rollout.record import read_run, write_cluster, write_run, write_transition
 from fleet.rollout.state import WAITING, ClusterRun, ClusterState, Facts, Run, RunState, Sample, Seen, StageRun
 from fleet.rollout.verb import Verb, obey
 from fleet.store.archive import ArchiveStore
 from fleet.store.event import Event
 from fleet.store.release import Release, ReleaseStore, TargetRow
-from fleet.store.rollout import RolloutRow, RolloutStore, TransitionRow
+from fleet.store.rollout import RolloutStore
 
 log = structlog.get_logger()
 
@@ -366,8 +367,8 @@ class Rollouts:
             stages=tuple(StageRun(environment=s.environment, since=now) for s in policy.stages),
             clusters={t.cluster: c for t in changed if (c := self._part(t, run)) is not None},
         )
-        clusters = {name: _encode_cluster(part) for name, part in fresh.clusters.items()}
-        id_ = await self._store.create(app, fresh.release, fresh.state, _encode(fresh), clusters)
+        clusters = {name: write_cluster(part) for name, part in fresh.clusters.items()}
+        id_ = await self._store.create(app, fresh.release, fresh.state, write_run(fresh), clusters)
         known.run = msgspec.structs.replace(fresh, id=id_)
         count_states(self.newest_runs())
         self._sight.begin(known.run)
@@ -409,11 +410,9 @@ class Rollouts:
 
     async def _save(self, known: _App, before: Run, after: Run, history: Sequence[Transition]) -> None:
         clusters = {
-            name: _encode_cluster(part)
-            for name, part in after.clusters.items()
-            if before.clusters.get(name) is not part
+            name: write_cluster(part) for name, part in after.clusters.items() if before.clusters.get(name) is not part
         }
-        await self._store.save(after.id, after.state, _encode(after), clusters, map(_row, history))
+        await self._store.save(after.id, after.state, write_run(after), clusters, map(write_transition, history))
         known.run = after
         release = known.newest if known.newest is not None and known.newest.number == after.release else after
         measure(before, after, release.created_at)
@@ -509,34 +508,6 @@ class Rollouts:
                 message=after.message,
             )
             await self._save(known, known.run, after, [step])
-
-
-def read_run(row: RolloutRow) -> Run:
-    """Read a run from the store."""
-    run = msgspec.json.decode(row.document, type=Run)
-    clusters = {name: msgspec.json.decode(text, type=ClusterRun) for name, text in row.clusters.items()}
-    return msgspec.structs.replace(run, id=row.id, clusters=clusters)
-
-
-def _encode(run: Run) -> str:
-    return msgspec.json.encode(msgspec.structs.replace(run, clusters={})).decode()
-
-
-def _encode_cluster(part: ClusterRun) -> str:
-    return msgspec.json.encode(part).decode()
-
-
-def _row(step: Transition) -> TransitionRow:
-    return TransitionRow(
-        at=step.at,
-        environment=step.environment,
-        cluster=step.cluster,
-        before=step.before,
-        after=step.after,
-        reason=step.reason,
-        message=step.message,
-        actor=step.actor,
-    )
 
 
 def _is_open(part: ClusterRun | None) -> bool:

@@ -7,10 +7,11 @@ from typing import assert_never
 from fleet.clock import Clock
 from fleet.errors import TargetError
 from fleet.hub.audit import Auditor
-from fleet.hub.rollout import Rollouts, read_run
+from fleet.hub.rollout import Rollouts
 from fleet.hub.rolloutrow import Look
 from fleet.hub.rolloutview import RolloutDetail, RolloutRow, Steering, SteerRequest
 from fleet.hub.view import Actor
+from fleet.rollout.record import read_run
 from fleet.rollout.state import ClusterState, Run, RunState
 from fleet.rollout.verb import Abort, Approve, Pause, Promote, Resume, Retry, Rollback, Skip, Verb
 from fleet.store.rollout import RolloutStore

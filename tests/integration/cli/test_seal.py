@@ -30,7 +30,7 @@ def test_the_list_of_keys_comes_from_the_hub_to_the_byte(hub: FakeHub) -> None:
     hub.on("GET /v1/seal/keys", Answer(TEXT, kind="application/yaml"))
     result = run("seal", "keys", "--server", hub.url)
     assert (result.exit_code, result.stdout) == (0, TEXT.decode())
-    assert "2 keys are offered" in result.stderr
+    assert "2 keys offered" in result.stderr
     assert "h1" in Path("config/fleet/signers.json").read_text()
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from fleet.hub.rollout import read_run
 from fleet.hub.rolloutview import Steering, SteerRequest
 from fleet.hub.view import HoldRequest, PauseRequest
+from fleet.rollout.record import read_run
 from fleet.rollout.state import ClusterState, Run, RunState, StageState
 from fleet.sim.cluster import SimCluster
 from fleet.store.rollout import RolloutStore

@@ -104,6 +104,7 @@ async def test_a_compromise_stops_what_was_sealed_and_a_restore_brings_it_back(
         assert "app/sealed.yaml" in printed
         await eventually(shell, "fleet status shop || true", "CompromisedKey")
         assert data_of(cluster, "db") == {"password": "hunter2"}
+        await eventually(shell, "fleet keys list --state active", "dev-1")  # the new key is, once its backup is written
         (shell.directory / "secret.yaml").write_text(SECRET.replace("NAME", "db").replace("hunter2", "swordfish"))
         fleet.repository.commit("changed", {"app/sealed.yaml": await shell.run(seal)})
         await arrives(shell, cluster, "db", {"password": "swordfish"})
@@ -114,4 +115,4 @@ async def test_a_compromise_stops_what_was_sealed_and_a_restore_brings_it_back(
     await shell.run('fleet keys restore "$(ls safe/*.db | tail -1)"')
     async with shell.background(RUN):
         await arrives(shell, cluster, "db", {"password": "swordfish"})
-        assert await shell.run("fleet keys list --state active -o name") == newer
+        await eventually(shell, "fleet keys list --state active -o name", newer)

@@ -39,7 +39,7 @@ async def test_the_page_word_by_word(shell: Shell) -> None:
         await shell.run(by_hand)
         await eventually(shell, "fleet keys list", "active")
         await shell.run(copy)
-        assert "1 keys" in await shell.run(verify)
+        assert "1 key of" in await shell.run(verify)
         first = await kids(shell, "active")
         await shell.run(export)
     await shell.run("rm -r data")

@@ -131,6 +131,7 @@ def test_checks_say_how_far_they_are() -> None:
         (ClusterState.APPLYING, Seen(reachable=True, unhealthy_for_s=100.0), ("Deadline", 800.0)),
         (ClusterState.VERIFYING, Seen(reachable=True, unhealthy_for_s=1000.0), ("Deadline", 0.0)),
         (ClusterState.VERIFYING, Seen(reachable=False, unreachable_for_s=10.0), ("Unreachable", 290.0)),
+        (ClusterState.HELD, Seen(reachable=False, unreachable_for_s=1000.0), ("Unreachable", 300.0)),
         (ClusterState.HELD, Seen(reachable=True, dependency="waiting for app db"), ("Dependency", None)),
     ],
 )

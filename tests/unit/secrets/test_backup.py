@@ -99,3 +99,12 @@ def test_a_damaged_backup_is_refused_or_whole(at: int, noise: bytes) -> None:
     content[at : at + len(noise)] = noise
     with contextlib.suppress(SealError):
         verify_backup(bytes(content), MASTER)
+
+
+def test_a_key_without_a_private_half_is_not_counted() -> None:
+    """A destroyed key stands in a backup, and is not held by it."""
+    table = rows()
+    first, *others = table["seal_key"]
+    content = pack_backup({**table, "seal_key": [{**first, "private": None}, *others]}, hub_id="h", at=AT)
+    assert (first["cluster"], first["kid"]) not in read_contents(content).holds
+    assert len(read_contents(content).holds) == len(others)
