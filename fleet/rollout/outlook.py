@@ -133,10 +133,8 @@ def cluster_gates(rules: StagePolicy, stage: StageRun, part: ClusterRun, facts: 
         yield Gate(kind="Deadline", message="it must be healthy again", left_s=rules.deadline_s - seen.unhealthy_for_s)
     elif part.state in WAITING and seen.dependency:
         yield Gate(kind="Dependency", message=seen.dependency)
-    elif part.state in IN_FLIGHT and seen.reachable is False:
-        most_s = rules.unreachable_wait_s if rules.on_unreachable is OnUnreachable.WAIT else None
-        left_s = max(0.0, most_s - seen.unreachable_for_s) if most_s is not None else None
-        yield Gate(kind="Unreachable", message="it cannot be reached", left_s=left_s)
+    elif (part.state in IN_FLIGHT or part.state is ClusterState.HELD) and seen.reachable is False:
+        yield _unreachable(rules, part, facts, seen.unreachable_for_s)
     elif part.state is ClusterState.SOAKING:
         yield from _soak(rules, stage, part, seen.healthy_for_s)
     elif part.state in IN_FLIGHT:
@@ -145,6 +143,15 @@ def cluster_gates(rules: StagePolicy, stage: StageRun, part: ClusterRun, facts: 
             yield Gate(kind="Deadline", message=why, left_s=max(0.0, rules.deadline_s - seen.unhealthy_for_s))
         else:
             yield Gate(kind="Health", message=why)
+
+
+def _unreachable(rules: StagePolicy, part: ClusterRun, facts: Facts, away_s: float) -> Gate:
+    """Say how long a cluster is waited for; before it was started that counts from its turn."""
+    if part.state is ClusterState.HELD:
+        away_s = min(away_s, facts.stage_for_s.get(part.environment, 0.0))
+    most_s = rules.unreachable_wait_s if rules.on_unreachable is OnUnreachable.WAIT else None
+    left_s = max(0.0, most_s - away_s) if most_s is not None else None
+    return Gate(kind="Unreachable", message="it cannot be reached", left_s=left_s)
 
 
 def _soak(rules: StagePolicy, stage: StageRun, part: ClusterRun, healthy_s: float | None) -> Iterator[Gate]:
