@@ -23,6 +23,7 @@ from fleet.cli.keyfile import (
 )
 from fleet.cli.option import connected, output
 from fleet.cli.table import Column, clean, field, heading, print_rows, print_table, print_value
+from fleet.secrets.key import count_keys
 
 ALGORITHMS = ("x25519", "rsa4096")
 CHANGE = "Change each of these at its source, then seal the new value; sealing the old one again protects nothing."
@@ -255,7 +256,7 @@ def backup(client: Client, *, file: str, unconfirmed: bool) -> None:
     write_output(file, base64.b64decode(answer["content"]))
     if hashlib.sha256(read_file(file)).hexdigest() != answer["digest"]:
         raise Failure(f"{file} reads back otherwise than it was written; choose another disk")
-    click.echo(clean(f"{answer['keys']} keys of {answer['made_at']} in {file}"))
+    click.echo(clean(f"{count_keys(answer['keys'])} of {answer['made_at']} in {file}"))
     if not unconfirmed:
         _confirm(client, str(answer["digest"]), file)
 
@@ -280,7 +281,9 @@ def confirm_backup(client: Client, *, file: str) -> None:
 def verify_backup(*, file: str, master_key_from: str, data: Path) -> None:
     """Open every key in a backup with the master key, as a restore would; nothing is changed."""
     contents = open_backup(file, master_key_from, data)
-    click.echo(clean(f"{len(contents.holds)} keys of hub {contents.hub_id}, {contents.made_at}: every one opens"))
+    click.echo(
+        clean(f"{count_keys(len(contents.holds))} of hub {contents.hub_id}, {contents.made_at}: every one opens")
+    )
 
 
 @command.command(name="restore")
@@ -294,7 +297,9 @@ def restore(*, file: str, master_key_from: str, data: Path) -> None:
     """
     contents = open_backup(file, master_key_from, data)
     path = lay_ready(file, contents.hub_id, data)
-    click.echo(clean(f"{len(contents.holds)} keys of hub {contents.hub_id}, {contents.made_at}, wait in {path}"))
+    click.echo(
+        clean(f"{count_keys(len(contents.holds))} of hub {contents.hub_id}, {contents.made_at}: laid ready in {path}")
+    )
     click.echo("Start the hub: it takes them in before it opens or seals anything.")
 
 

@@ -26,7 +26,7 @@ from fleet.secrets import native
 from fleet.secrets.bundle import Bundle
 from fleet.secrets.document import Audience, Binding, Sealed, Template, write_sealed
 from fleet.secrets.inspect import inspect_document
-from fleet.secrets.key import PublicKey
+from fleet.secrets.key import PublicKey, count_keys
 from fleet.secrets.native import BreakGlass, Recipient
 from fleet.secrets.recipient import choose_recipients, list_break_glass, renew_recipients
 from fleet.secrets.source import Draft, find_traps
@@ -247,7 +247,7 @@ def keys_(*, keys: str, server: str, signer: str) -> None:
     data, where = read_keys(keys, server)
     bundle = check_keys(data, where, signer)
     click.echo(data.decode(), nl=False)
-    click.echo(f"{len(bundle.offered())} keys are offered, signed by {bundle.signer} of hub {bundle.hub}", err=True)
+    click.echo(f"{count_keys(len(bundle.offered()))} offered, signed by {bundle.signer} of hub {bundle.hub}", err=True)
 
 
 for each in (check, edit, rewrap_, reseal_):

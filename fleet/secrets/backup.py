@@ -43,7 +43,7 @@ class Contents:
     salt: bytes
     digest: str
     holds: frozenset[tuple[str, str]]
-    """(cluster, kid)."""
+    """(cluster, kid) of every key whose private half is in it."""
 
 
 def pack_backup(rows: Rows, *, hub_id: str, at: str) -> bytes:
@@ -75,7 +75,7 @@ def read_contents(content: bytes) -> Contents:
         if form != FORMAT:
             raise SealError(f"the backup has format {form}, this fleet knows {FORMAT}; use the newer fleet")
         master, source, salt = _row(connection, "SELECT id, source, salt FROM master_key")
-        held = connection.execute("SELECT cluster, kid FROM seal_key").fetchall()
+        held = connection.execute("SELECT cluster, kid FROM seal_key WHERE private IS NOT NULL").fetchall()
         return Contents(
             hub_id=hub_id,
             made_at=made_at,

@@ -22,7 +22,7 @@ from fleet.clock import Clock, format_at
 from fleet.errors import FleetError, SealError
 from fleet.secrets.backup import Rows, digest_of, pack_backup, verify_backup
 from fleet.secrets.birth import Birth, make_key
-from fleet.secrets.key import Algorithm, KeyState
+from fleet.secrets.key import Algorithm, KeyState, count_keys
 from fleet.secrets.keyring import LoadedKeyring
 from fleet.secrets.master import MasterKey, MasterSource
 from fleet.secrets.restore import open_restore, plan_restore, read_laid_ready
@@ -165,7 +165,7 @@ class Keeper:
         except SealError as error:
             raise SealError(f"{path} (remove it to go on without): {error.message}", reason=error.reason) from error
         async with self._surroundings.act(
-            "KeysRestored", "", f"{len(backup.holds)} keys of a backup of {backup.made_at}"
+            "KeysRestored", "", f"{count_keys(len(backup.holds))} of a backup of {backup.made_at}"
         ):
             await self._store.run(statements)
         self._master = None
@@ -267,7 +267,7 @@ class Keeper:
             return
         content, backup = await self.pack()
         path = await self.off_loop(put_backup, self.policy.backups, content, backup.made_at, backup.digest)
-        async with self._surroundings.act("KeysBackedUp", "", f"{len(backup.holds)} keys into {path}"):
+        async with self._surroundings.act("KeysBackedUp", "", f"{count_keys(len(backup.holds))} into {path}"):
             await self._store.run(self._store.confirm(backup, str(path)))
         await self.reload()
 

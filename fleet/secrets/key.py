@@ -151,3 +151,12 @@ def collect_age_keys(keyring: Keyring, cluster: str) -> Sequence[bytes]:
     """Return the raw X25519 private keys that may open an age file for a cluster, newest first, imported ones last."""
     own = keyring.usable(cluster, Algorithm.X25519)
     return [key.age_key for key in (*own, *keyring.usable(cluster, Algorithm.AGE))]
+
+
+def count_keys(number: int) -> str:
+    """Say how many keys.
+
+    >>> count_keys(1), count_keys(2)
+    ('1 key', '2 keys')
+    """
+    return f"{number} key{'' if number == 1 else 's'}"

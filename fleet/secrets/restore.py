@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fleet.errors import SealError
 from fleet.secrets.backup import Contents, Rows, read_contents, read_rows, verify_backup
-from fleet.secrets.key import KeyState
+from fleet.secrets.key import KeyState, count_keys
 from fleet.secrets.master import MasterKey, MasterSource
 from fleet.store.database import Statement
 from fleet.store.key import BackupRow, KeyRow, KeyStore, MasterRow
@@ -46,7 +46,7 @@ def plan_restore(
     """
     if known and master is not None and master.id != backup.master:
         raise SealError(
-            f"the backup is under master key {backup.master}, and this hub has {len(known)} keys under {master.id}; restore"
+            f"the backup is under master key {backup.master}, and this hub has {count_keys(len(known))} under {master.id}; restore"
             " into an empty data directory, or take the keys in with fleet keys export there and fleet keys import here",
             reason="KeysLocked",
         )
