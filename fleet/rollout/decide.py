@@ -41,6 +41,7 @@ from fleet.rollout.verdict import Failed, Passed
 from fleet.rollout.window import opening
 
 Clusters = Sequence[ClusterRun]
+_OUT = (ClusterState.FAILED, ClusterState.SKIPPED)
 LEAST_WAKE_S = 0.01
 """A moment that rounding left over is waited for, too: time must go on between two looks."""
 
@@ -207,6 +208,12 @@ def _find_failure(rules: StagePolicy, stage: StageRun, state: Facts) -> tuple[st
         first = broken[0]
         allowed = f"{len(broken)} of {stage.environment}'s clusters broke, {budget} may"
         return first.reason, f"{first.cluster}: {first.message} ({allowed})"
+    started, _ = _batch(rules, stage, clusters)
+    first_broken = next(iter(broken_by_run(started)), None)
+    if rules.staged and first_broken is not None and all(c.state in _OUT for c in started):
+        # within the budget, but nothing is left that could open what comes next: waiting would have no end
+        message = f"{first_broken.cluster}: {first_broken.message} (none of {stage.environment}'s clusters so far could be verified)"
+        return first_broken.reason, message
     limit_s, for_s = rules.stage_deadline_s, state.stage_for_s.get(stage.environment, 0.0)
     if stage.state in (StageState.RUNNING, StageState.CHECKING) and limit_s is not None and for_s >= limit_s:
         return "StageDeadlineExceeded", f"{stage.environment} was not over within {limit_s:g} s"
@@ -320,7 +327,8 @@ def _go_on(rules: StagePolicy, stage: StageRun, state: Facts, now: datetime) -> 
     elif any(c.state is ClusterState.DONE for c in allowed) or all(c.state is ClusterState.SKIPPED for c in allowed):
         yield from _end_batch(rules, stage, state, now)
     elif stage.reason != "NothingVerified":
-        message = "none of its clusters could be verified; the run goes on when one is, or is skipped"
+        ways = f"fleet rollout retry or skip {state.run.app}"
+        message = f"none of its clusters could be verified; the run goes on when one is, or all are skipped: {ways}"
         yield move_stage(stage, StageState.RUNNING, "NothingVerified", message)
 
 

@@ -35,12 +35,12 @@ def opening(windows: Sequence[Window], freezes: Sequence[Window], now: datetime)
     """Say whether a start is allowed at `now`, an aware time, and when that may change."""
     frozen = _thaw(freezes, now)
     if frozen is not None:
-        end, freeze = frozen
+        thawed, freeze = frozen
         return Opening(
             open=False,
-            changes_at=_next_start(windows, freezes, end),
+            changes_at=_next_start(windows, freezes, thawed),
             reason="Freeze",
-            message=f"frozen until {_format(end, freeze)}{_because(freeze)}",
+            message=f"frozen until {_format(thawed, freeze)}{_because(freeze)}",
         )
     ends = [end for window in windows if (end := _end_of(window, now)) is not None]
     if windows and not ends:

@@ -214,6 +214,37 @@ def test_waiting_for_the_unreachable_has_an_end() -> None:
     assert (w.states(), w.run.state) == ({"dev1": "Failed"}, RunState.PAUSED)
 
 
+@pytest.mark.parametrize(
+    ("rule", "state", "cluster"),
+    [(OnFailure.PAUSE, RunState.PAUSED, "Failed"), (OnFailure.ROLLBACK, RunState.RUNNING, "RolledBack")],
+)
+def test_a_batch_that_broke_as_a_whole_stops_the_run(rule: OnFailure, state: RunState, cluster: str) -> None:
+    """A canary that breaks is the end of it, though the budget would bear it: nothing could open the next batch."""
+    rules = stage("prod", batches=(Amount(count=1),), failure_budget=Amount(count=2), on_failure=rule)
+    w = world(rules, count=4)
+    w.change("prod1", failure="crash")
+    w.settle()
+    assert (w.run.state, w.states()["prod1"], w.states()["prod2"]) == (state, cluster, "Pending")
+    assert "prod1: crash (none of prod's clusters so far could be verified)" in w.run.message
+
+
+def test_who_resumes_after_a_broken_batch_is_told_what_it_waits_for() -> None:
+    """A failure that is forgiven stops nothing, and opens nothing either."""
+    w = world(stage("prod", batches=(Amount(count=1),), failure_budget=Amount(count=2)), count=2)
+    w.change("prod1", failure="crash")
+    w.settle()
+    w.obey(Resume())
+    w.settle()
+    assert (w.run.state, w.states()["prod2"], w.run.stages[0].reason) == (
+        RunState.RUNNING,
+        "Pending",
+        "NothingVerified",
+    )
+    w.obey(Skip(cluster="prod1"))
+    w.settle()
+    assert w.states() == {"prod1": "Skipped", "prod2": "Applying"}
+
+
 @pytest.mark.parametrize("rule", list(OnUnreachable))
 def test_being_out_of_reach_costs_nothing_before_its_turn(rule: OnUnreachable) -> None:
     """A cluster that is back when its stage begins takes part like any other, however long it was away."""
