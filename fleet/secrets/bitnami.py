@@ -126,7 +126,7 @@ def make_label(scope: str, namespace: str, name: str) -> bytes:
 
 
 def load_keys(keyring: Keyring, cluster: str) -> list[BitnamiKey]:
-    """Read the RSA keys of a cluster that may open, newest first. Takes a millisecond per key: keep them.
+    """Read the RSA keys of a cluster that may open, newest first.
 
     Raises: SealError UnknownKey when there is none.
     """
@@ -140,12 +140,12 @@ def load_keys(keyring: Keyring, cluster: str) -> list[BitnamiKey]:
 
 
 def load_private_key(der: bytes) -> RSAPrivateKey:
-    """Read a PKCS#8 RSA key.
+    """Read a PKCS#8 RSA key of the store, which was checked when it came in: again would hold every thread for 0.2 s.
 
     Raises: SealError Corrupt.
     """
     try:
-        key = load_der_private_key(der, None)
+        key = load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError):
         raise SealError("an RSA key in the store is not readable; restore it from a backup") from None
     if not isinstance(key, RSAPrivateKey):

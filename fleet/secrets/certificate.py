@@ -60,8 +60,8 @@ def read_rsa(pem: bytes, cluster: str, now: datetime, certificate: bytes = b"") 
 
 
 def write_pem(secret: bytes) -> bytes:
-    """Write PKCS#8 DER as the PKCS#1 PEM that Sealed Secrets keeps in `tls.key`."""
-    key = load_der_private_key(secret, password=None)
+    """Write PKCS#8 DER of the store, unchecked, as the PKCS#1 PEM that Sealed Secrets keeps in `tls.key`."""
+    key = load_der_private_key(secret, password=None, unsafe_skip_rsa_key_validation=True)
     return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
 
 
