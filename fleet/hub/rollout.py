@@ -7,7 +7,7 @@ killed in between does the same again.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import msgspec
 import structlog
@@ -27,7 +27,7 @@ from fleet.object import TargetId
 from fleet.reconcile.status import Why
 from fleet.rollout.compile import policy_of
 from fleet.rollout.decide import decide
-from fleet.rollout.decision import Ask, Decision, Preflight, Wake
+from fleet.rollout.decision import Act, Ask, Preflight, Wake
 from fleet.rollout.evolve import Transition, add_sample, assigned, evolve
 from fleet.rollout.order import approval_digest, order_clusters
 from fleet.rollout.policy import OnNewRelease, Policy
@@ -327,7 +327,7 @@ class Rollouts:
         await self._begin(app, known, policy)
         if known.run is None:
             return
-        before, history, rest = known.run, list[Transition](), list[Decision]()
+        before, history, rest = known.run, list[Transition](), list[Act]()
         after, facts = before, None
         for _ in range(MOST_ROUNDS):
             facts = self.facts(after, policy, facts)
@@ -449,16 +449,19 @@ class Rollouts:
         if self._runner is not None:
             self._runner.mark_later(app, SOON_S)
 
-    def _act(self, app: str, known: _App, run: Run, decisions: Sequence[Decision]) -> None:
+    def _act(self, app: str, known: _App, run: Run, decisions: Sequence[Act]) -> None:
         for decision in decisions:
-            if isinstance(decision, Wake):
-                if self._runner is not None:
-                    self._runner.mark_later(app, decision.in_s)
-            elif isinstance(decision, Ask):
-                name = (decision.check.name, decision.environment, decision.cluster)
-                self._start(known, name, self._ask(app, known, run, decision))
-            elif isinstance(decision, Preflight):
-                self._start(known, ("", "", ""), self._preflight(app, known, run))
+            match decision:
+                case Wake():
+                    if self._runner is not None:
+                        self._runner.mark_later(app, decision.in_s)
+                case Ask():
+                    name = (decision.check.name, decision.environment, decision.cluster)
+                    self._start(known, name, self._ask(app, known, run, decision))
+                case Preflight():
+                    self._start(known, ("", "", ""), self._preflight(app, known, run))
+                case _:
+                    assert_never(decision)
 
     def _start(self, known: _App, name: tuple[str, str, str], work: Awaitable[None]) -> None:
         if self._group is None or self.outside is None or name in known.busy:

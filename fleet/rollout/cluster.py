@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import assert_never
 
 from fleet.rollout.asking import describe, due, verdict_of
 from fleet.rollout.decision import Decision, Wake, move
 from fleet.rollout.policy import OnUnreachable, StagePolicy
 from fleet.rollout.state import IN_FLIGHT, WAITING, ClusterRun, ClusterState, Seen, StageRun
-from fleet.rollout.verdict import Failed, Passed
+from fleet.rollout.verdict import Failed, Passed, Pending
 
 RETRY_GRACE_S = 60.0
 """How long a cluster that is tried again may go on showing what failed the last time: a container that crashed is not
@@ -44,17 +45,23 @@ def follow(
     """
     if seen.reachable is None and seen.known_in_s is not None:
         yield Wake(in_s=seen.known_in_s)
-    if cluster.state in IN_FLIGHT:
-        yield from _verify(policy, stage, cluster, seen, now)
-    elif cluster.state in WAITING:
-        if policy.staged and seen.reachable is False and stage_for_s is not None:
-            yield from _miss(policy, cluster, min(seen.unreachable_for_s, stage_for_s))
-    elif cluster.state is ClusterState.DONE:
-        if active and policy.staged and seen.reachable and seen.acknowledged and seen.failure:
-            yield move(cluster, ClusterState.FAILED, seen.failure_reason, seen.failure)
-    elif cluster.state is ClusterState.DEFERRED and seen.reachable:
-        to = ClusterState.APPLYING if cluster.touched else ClusterState.PENDING
-        yield move(cluster, to, "Reachable", "it can be reached again and is caught up")
+    match cluster.state:
+        case ClusterState.APPLYING | ClusterState.VERIFYING | ClusterState.SOAKING:
+            yield from _verify(policy, stage, cluster, seen, now)
+        case ClusterState.PENDING | ClusterState.HELD:
+            if policy.staged and seen.reachable is False and stage_for_s is not None:
+                yield from _miss(policy, cluster, min(seen.unreachable_for_s, stage_for_s))
+        case ClusterState.DONE:
+            if active and policy.staged and seen.reachable and seen.acknowledged and seen.failure:
+                yield move(cluster, ClusterState.FAILED, seen.failure_reason, seen.failure)
+        case ClusterState.DEFERRED:
+            if seen.reachable:
+                to = ClusterState.APPLYING if cluster.touched else ClusterState.PENDING
+                yield move(cluster, to, "Reachable", "it can be reached again and is caught up")
+        case ClusterState.FAILED | ClusterState.SKIPPED | ClusterState.ROLLED_BACK:
+            pass  # nothing of it is watched
+        case _:
+            assert_never(cluster.state)
 
 
 def _miss(policy: StagePolicy, cluster: ClusterRun, missed_s: float) -> Iterator[Decision]:
@@ -127,7 +134,7 @@ def _soak(
         yield move(cluster, ClusterState.DONE, "Healthy")
     elif isinstance(verdict, Failed):
         yield move(cluster, ClusterState.FAILED, "CheckFailed", verdict.why)
-    else:
+    elif isinstance(verdict, Pending):
         message = f"waiting for {describe(checks, cluster.samples, cluster.round)}"
         if (cluster.state, cluster.message) != (ClusterState.SOAKING, message):
             yield move(cluster, ClusterState.SOAKING, "Checking", message)
@@ -139,3 +146,5 @@ def _soak(
             cluster=cluster.cluster,
             round_=cluster.round,
         )
+    else:
+        assert_never(verdict)

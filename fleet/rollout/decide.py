@@ -6,6 +6,7 @@ Decisions are carried out, and `decide` is asked again, until it has nothing to 
 import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import assert_never
 
 from fleet.rollout.asking import describe, due, verdict_of
 from fleet.rollout.cluster import follow, take_part
@@ -25,7 +26,6 @@ from fleet.rollout.policy import Check, OnFailure, OnNewRelease, Policy, StagePo
 from fleet.rollout.state import (
     ABSENT,
     IN_FLIGHT,
-    MOVING,
     SETTLED,
     WAITING,
     ClusterRun,
@@ -37,7 +37,7 @@ from fleet.rollout.state import (
     StageRun,
     StageState,
 )
-from fleet.rollout.verdict import Failed, Passed
+from fleet.rollout.verdict import Failed, Passed, Pending
 from fleet.rollout.window import opening
 
 Clusters = Sequence[ClusterRun]
@@ -100,21 +100,31 @@ def _decide(policy: Policy, state: Facts, now: datetime) -> Iterator[Decision]:
         yield MoveRun(to=RunState.SUPERSEDED, reason="NewRelease", message="a newer release takes its place")
     elif run.returning:
         yield from _watch_return(policy, state)
-    elif run.state in MOVING:
-        yield from _membership(state)
-        yield from _observe(policy, state, now)
-        yield from _advance(policy, state, now)
-    elif run.state is RunState.PLANNED:
-        yield from _membership(state)
-        yield from _begin(policy, state)
-    elif run.state is RunState.PAUSED:
-        yield from _membership(state)
-        yield from _observe(policy, state, now)
-    elif run.state is RunState.SUCCEEDED:
-        yield from _membership(state)
-        yield from _observe(policy, state, now)
-        for stage, rules in _stages(policy, state):
-            yield from _start_some(rules, stage, state, now)
+    else:
+        yield from _go_on_from(run.state, policy, state, now)
+
+
+def _go_on_from(at: RunState, policy: Policy, state: Facts, now: datetime) -> Iterator[Decision]:
+    match at:
+        case RunState.PLANNED:
+            yield from _membership(state)
+            yield from _begin(policy, state)
+        case RunState.AWAITING_APPROVAL | RunState.RUNNING:
+            yield from _membership(state)
+            yield from _observe(policy, state, now)
+            yield from _advance(policy, state, now)
+        case RunState.PAUSED:
+            yield from _membership(state)
+            yield from _observe(policy, state, now)
+        case RunState.SUCCEEDED:
+            yield from _membership(state)
+            yield from _observe(policy, state, now)
+            for stage, rules in _stages(policy, state):
+                yield from _start_some(rules, stage, state, now)
+        case RunState.FAILED | RunState.ABORTED | RunState.SUPERSEDED | RunState.ROLLED_BACK:
+            pass  # it ended
+        case _:
+            assert_never(at)
 
 
 def _is_superseded(policy: Policy, state: Facts) -> bool:
@@ -343,11 +353,13 @@ def _end_batch(rules: StagePolicy, stage: StageRun, state: Facts, now: datetime)
         to, reason = (StageState.DONE, "Done") if step >= total else (StageState.RUNNING, "BatchDone")
         message = "" if to is StageState.DONE else f"batch {step} of {total} is over"
         yield MoveStage(environment=stage.environment, to=to, reason=reason, message=message, step=step)
-    else:
+    elif isinstance(verdict, Pending):
         message = f"waiting for {describe(checks, stage.samples, stage.round)}"
         if (stage.state, stage.message) != (StageState.CHECKING, message):
             yield move_stage(stage, StageState.CHECKING, "Checking", message)
         yield from due(checks, stage.samples, now, environment=stage.environment, round_=stage.round)
+    else:
+        assert_never(verdict)
 
 
 def _conclude(state: Facts) -> Iterator[Decision]:

@@ -79,7 +79,9 @@ class Wake:
 
 Move: TypeAlias = MoveRun | MoveStage | MoveCluster | Join | Return
 """What changes the run itself, and is stored before anything is done about it."""
-Decision: TypeAlias = Move | Preflight | Ask | Wake
+Act: TypeAlias = Preflight | Ask | Wake
+"""What is done outside the run."""
+Decision: TypeAlias = Move | Act
 
 
 def move(cluster: ClusterRun, to: ClusterState, reason: str, message: str = "") -> MoveCluster:

@@ -81,8 +81,6 @@ CLUSTER_MOVES: Mapping[ClusterState, frozenset[ClusterState]] = {
 
 ACTIVE = frozenset({R.PLANNED, R.AWAITING_APPROVAL, R.RUNNING, R.PAUSED})
 """A run that may still move clusters by itself or when told to."""
-MOVING = frozenset({R.AWAITING_APPROVAL, R.RUNNING})
-"""A run that may start clusters."""
 IN_FLIGHT = frozenset({C.APPLYING, C.VERIFYING, C.SOAKING})
 WAITING = frozenset({C.PENDING, C.HELD})
 SETTLED = frozenset({C.DONE, C.FAILED, C.DEFERRED, C.SKIPPED, C.ROLLED_BACK})

@@ -20,11 +20,13 @@ from fleet.rollout.policy import (
     Policy,
     StagePolicy,
 )
-from fleet.rollout.state import IN_FLIGHT, MOVING, SETTLED, ClusterState, RunState, StageState
+from fleet.rollout.state import IN_FLIGHT, SETTLED, ClusterState, RunState, StageState
 from fleet.rollout.verb import Abort, Approve, Pause, Promote, Resume, Retry, Rollback, Skip, Verb
 from tests.unit.rollout.world import Node, World
 
 NAMES = ("a", "b", "c")
+MOVING = {RunState.AWAITING_APPROVAL, RunState.RUNNING}
+"""A run that may start clusters."""
 AMOUNTS = st.one_of(
     st.builds(Amount, count=st.integers(1, 4)), st.builds(Amount, percent=st.sampled_from((10, 34, 50, 100)))
 )
