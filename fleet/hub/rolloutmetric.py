@@ -27,7 +27,8 @@ LEAD_SECONDS = histogram(
 )
 WAITED = counter(
     "fleet_rollout_waited_seconds_total",
-    "How long stages and clusters were held, by reason, and whole rollouts, by Paused; counted when a wait ends.",
+    "How long stages and clusters waited, by reason: of gates, Soak and Check, and of whole rollouts, Paused;"
+    " counted when a wait ends.",
     "environment",
     "reason",
 )
@@ -39,6 +40,7 @@ FAILURES = counter(
     "reason",
 )
 
+_CLUSTER_WAITS = {"Soaking": "Soak", "Checking": "Check"}
 OWN_REASONS = frozenset({"DeadlineExceeded", "Unreachable", "CheckFailed"})
 """Reasons of a failed cluster that are bounded in number; objects have any."""
 
@@ -81,16 +83,24 @@ def _list_waits(before: Run, after: Run) -> Iterator[tuple[str, str, float]]:
         yield "", "Paused", _passed(before.since, after.since)
     for stage in after.stages:
         was = before.stage(stage.environment)
-        if was is not None and was is not stage and was.state is StageState.HELD:
+        if was is None or was is stage:
+            continue
+        if was.state is StageState.HELD:
             yield stage.environment, was.reason, _passed(was.since, stage.since)
+        elif was.state is StageState.CHECKING:
+            yield stage.environment, "Check", _passed(was.since, stage.since)
     yield from _list_cluster_waits(before.clusters, after.clusters.values())
 
 
 def _list_cluster_waits(known: dict[str, ClusterRun], parts: Iterable[ClusterRun]) -> Iterator[tuple[str, str, float]]:
     for part in parts:
         was = known.get(part.cluster)
-        if was is not None and was is not part and was.state is ClusterState.HELD:
+        if was is None or was is part:
+            continue
+        if was.state is ClusterState.HELD:
             yield part.environment, was.reason, _passed(was.since, part.since)
+        elif was.state is ClusterState.SOAKING and was.reason in _CLUSTER_WAITS:
+            yield part.environment, _CLUSTER_WAITS[was.reason], _passed(was.since, part.since)
 
 
 def _passed(since: datetime | None, until: datetime | None) -> float:

@@ -73,6 +73,27 @@ def test_failures_and_waits_of_clusters_are_counted() -> None:
     assert value("fleet_rollout_waited_seconds_total", environment="m2", reason="Dependency") == 5
 
 
+def test_soaks_and_checks_are_waits() -> None:
+    """A cluster soaks, then its checks are asked, then those of the stage: each for its own time, once."""
+    soaking = ClusterRun(cluster="c", environment="m3", state=ClusterState.SOAKING, reason="Soaking", since=at(0))
+    asked = msgspec.structs.replace(soaking, reason="Checking", since=at(60))
+    sampled = msgspec.structs.replace(asked, round=1)
+    done = msgspec.structs.replace(asked, state=ClusterState.DONE, reason="Healthy", since=at(70))
+    checking = StageRun(environment="m3", state=StageState.CHECKING, reason="Checking", since=at(70))
+    over = msgspec.structs.replace(checking, state=StageState.DONE, reason="Done", since=at(100), finished_at=at(100))
+    steps = [
+        run_of("m-soak", clusters={"c": soaking}),
+        run_of("m-soak", clusters={"c": asked}),
+        run_of("m-soak", clusters={"c": sampled}),
+        run_of("m-soak", checking, clusters={"c": done}),
+        run_of("m-soak", over, clusters={"c": done}),
+    ]
+    for before, after in itertools.pairwise(steps):
+        measure(before, after, BEGAN)
+    assert value("fleet_rollout_waited_seconds_total", environment="m3", reason="Soak") == 60
+    assert value("fleet_rollout_waited_seconds_total", environment="m3", reason="Check") == 40
+
+
 def test_a_pause_is_a_wait_of_the_whole_run() -> None:
     """Counted when somebody ends it."""
     before = value("fleet_rollout_waited_seconds_total", environment="", reason="Paused")
