@@ -136,17 +136,20 @@ def check_data(data: Path) -> Finding:
         return Finding("data", "ok", f"{data} does not exist yet; fleet run makes it")
     try:
         mode = stat.S_IMODE(data.stat().st_mode)
-        token = data / "admin.token"
-        token_mode = stat.S_IMODE(token.stat().st_mode) if token.exists() else 0o600
+        token_mode, master_mode = (_mode_of(data / name) for name in ("admin.token", "master.key"))
     except OSError as error:
         return Finding("data", "failed", f"{data}: {error.strerror}", "run as the user that the hub runs as")
     if not data.is_dir() or not os.access(data, os.R_OK | os.W_OK | os.X_OK):
         return Finding(
             "data", "failed", f"{data} cannot be written", f"give it to the hub's user: chown -R {_user()} {data}"
         )
-    if mode & 0o077 or token_mode & 0o077:
+    if mode & 0o077 or token_mode & 0o077 or master_mode & 0o077:
         return Finding("data", "failed", f"others may read {data}", f"chmod -R go= {data}")
     return Finding("data", "ok", f"{data}, mode {mode:04o}")
+
+
+def _mode_of(file: Path) -> int:
+    return stat.S_IMODE(file.stat().st_mode) if file.exists() else 0o600
 
 
 def _user() -> str:
@@ -168,6 +171,7 @@ def check_hub(client: Client) -> Iterator[Finding]:
     yield _check_version(status["version"])
     yield _check_skew(client)
     yield _check_token(client, origin)
+    yield from _check_keys(client)
     if server.startswith("http:") and not is_loopback(server):
         yield Finding(
             "tls", "warning", f"{server} is not encrypted", "who listens on the way reads the token: use https://"
@@ -210,3 +214,22 @@ def _check_token(client: Client, origin: str) -> Finding:
         return Finding("token", "failed", f"{origin} is refused", error.message)
     environments = ", ".join(actor.get("environments") or ()) or "all environments"
     return Finding("token", "ok", f"{actor['name']}, {actor['role']} of {environments}, from {origin}")
+
+
+def _check_keys(client: Client) -> Iterator[Finding]:
+    """Check that losing the hub's disk would lose no sealed value; not where keys are not shown to us, or there are none."""
+    try:
+        rows = client.items("keys")
+    except Failure:
+        return
+    needed = [row for row in rows if row["state"] not in ("destroyed", "compromised")]
+    bare = [f"{row['kid']} of {row['cluster']}" for row in needed if not row["backed_up_at"]]
+    if bare:
+        yield Finding(
+            "keys",
+            "warning",
+            f"in no backup: {', '.join(bare)}",
+            "what is sealed for a lost key is lost: run fleet keys backup FILE, or give the hub --keys-backup",
+        )
+    elif needed:
+        yield Finding("keys", "ok", f"{len(needed)} sealing key{'' if len(needed) == 1 else 's'}, each in a backup")

@@ -41,6 +41,31 @@ def test_a_good_machine_and_a_good_hub(hub: FakeHub, tmp_path: Path) -> None:
     assert "NTP" in found["clock"]["todo"]
 
 
+def test_a_key_in_no_backup_is_named(hub: FakeHub, tmp_path: Path) -> None:
+    """Losing the disk would lose it; keys that open nothing any more do not count."""
+    hub.on("GET status", status())
+    rows = [
+        {"kid": "a" * 20, "cluster": "eu-1", "state": "active", "backed_up_at": "2026-01-01T00:00:00Z"},
+        {"kid": "b" * 20, "cluster": "us-1", "state": "pending", "backed_up_at": ""},
+        {"kid": "c" * 20, "cluster": "us-1", "state": "destroyed", "backed_up_at": ""},
+    ]
+    hub.on_items("GET keys", *rows)
+    found = _findings(hub, {"PATH": str(tmp_path)})["keys"]
+    assert (found["state"], found["message"]) == ("warning", f"in no backup: {'b' * 20} of us-1")
+    hub.on_items("GET keys", *rows[:1])
+    found = _findings(hub, {"PATH": str(tmp_path)})["keys"]
+    assert (found["state"], found["message"]) == ("ok", "1 sealing key, each in a backup")
+
+
+def test_a_master_key_that_others_may_read_fails(tmp_path: Path) -> None:
+    """It opens every secret, together with the database beside it."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "master.key").touch(mode=0o600)
+    assert check_data(tmp_path).state == "ok"
+    (tmp_path / "master.key").chmod(0o640)
+    assert check_data(tmp_path).state == "failed"
+
+
 def test_missing_tools_are_warnings(hub: FakeHub, tmp_path: Path) -> None:
     """The hub runs without them; what will not work is said."""
     hub.on("GET status", status(version="9.9.9"))
