@@ -140,6 +140,8 @@ def usage(client: Client, *, kid: str, cluster: str, output: str) -> None:
 
     A key without any is safe to retire.
     """
+    if kid and not _is_kid(kid):
+        raise Failure(f"{kid} is no key; see fleet keys list, or name a cluster with --cluster")
     rows = client.items("keys", "usage", query={"kid": kid, "cluster": cluster})
     print_rows(rows, _USAGE, output, lambda row: str(row["path"]))
 

@@ -109,9 +109,16 @@ class KeyDesk:
                 )
 
     async def unretire(self, kid: str, *, cluster: str = "", reason: str) -> Sequence[KeyRow]:
-        """Let a retired key open again. Idempotent. Raises: SealError UnknownKey."""
+        """Let a retired key open again. Idempotent. Raises: SealError UnknownKey, KeyNotRetired."""
         async with self._keeper.changing():
-            retired = [row for row in self._rows(kid, cluster) if row.state == KeyState.RETIRED]
+            rows = self._rows(kid, cluster)
+            for row in rows:
+                if row.state in (KeyState.DESTROYED, KeyState.COMPROMISED):
+                    raise SealError(
+                        f"key {kid} of {row.cluster} is {row.state}, which is for good; seal the values again",
+                        reason="KeyNotRetired",
+                    )
+            retired = [row for row in rows if row.state == KeyState.RETIRED]
             await self._store.run([self._store.set_state(row, KeyState.RETIRING, reason=reason) for row in retired])
         return self._rows(kid, cluster)
 

@@ -200,3 +200,10 @@ def test_restore_lays_a_backup_ready_for_a_stopped_hub(saved: Path) -> None:
     assert (data / "hub.id").read_text() == "fedcba9876543210"
     ready = data / "keys.restore"
     assert (ready.read_bytes(), ready.stat().st_mode & 0o777) == (saved.read_bytes(), 0o600)
+
+
+def test_usage_of_what_is_no_key_says_what_is(hub: FakeHub) -> None:
+    """A cluster's name in the place of a key is the mistake to expect."""
+    result = hub.run("keys", "usage", "eu-1")
+    assert result.exit_code == 2
+    assert "--cluster" in result.stderr

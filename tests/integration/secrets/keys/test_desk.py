@@ -73,6 +73,9 @@ async def test_a_retired_key_opens_nothing_and_can_come_back(office: Office, fir
     assert office.states() == [KeyState.DESTROYED, A]
     with pytest.raises(SealError, match="private half is gone"):
         office.keeper.keyring.get("dev-1", first)
+    with pytest.raises(SealError, match="for good") as caught:
+        await office.desk.unretire(first, reason="after all")
+    assert caught.value.reason == "KeyNotRetired"
 
 
 async def test_what_is_destroyed_is_not_in_the_file(office: Office, first: str, tmp_path: Path) -> None:
