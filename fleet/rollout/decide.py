@@ -5,7 +5,7 @@ Decisions are carried out, and `decide` is asked again, until it has nothing to 
 
 import math
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import assert_never
 
 from fleet.rollout.asking import describe, due, verdict_of
@@ -83,15 +83,15 @@ def broken_by_run(clusters: Clusters) -> Clusters:
 
 def approvals_of(stage: StagePolicy, given: Sequence[Given], digest: str, now: datetime) -> Sequence[str]:
     """Name the people whose approval of this very plan of a stage still counts."""
+    return sorted({g.actor for g, left_s in _counting(stage, given, digest, now) if left_s > 0})
+
+
+def _counting(stage: StagePolicy, given: Sequence[Given], digest: str, now: datetime) -> Iterator[tuple[Given, float]]:
+    """Yield the approvals of this very plan, and how many seconds each still counts."""
     life_s = stage.approval.expires_s if stage.approval is not None else None
-    return sorted(
-        {
-            g.actor
-            for g in given
-            if (g.environment, g.digest) == (stage.environment, digest)
-            and (life_s is None or now - g.at < timedelta(seconds=life_s))
-        }
-    )
+    for each in given:
+        if (each.environment, each.digest) == (stage.environment, digest):
+            yield each, math.inf if life_s is None else life_s - (now - each.at).total_seconds()
 
 
 def _decide(policy: Policy, state: Facts, now: datetime) -> Iterator[Decision]:
@@ -253,6 +253,8 @@ def _open(rules: StagePolicy, stage: StageRun, state: Facts, now: datetime) -> I
         yield move_stage(stage, StageState.RUNNING, "Started")
     elif (stage.state, stage.reason, stage.message) != (StageState.HELD, reason, message):
         yield move_stage(stage, StageState.HELD, reason, message)
+    if reason:
+        yield from _wake_at_expiry(rules, state, now)
     if reason and reason != "Approval":
         yield from _wake_at_opening(rules, now)
 
@@ -267,6 +269,13 @@ def _gate(rules: StagePolicy, stage: StageRun, state: Facts, now: datetime) -> t
         return "Approval", f"{len(given)} of {need} approvals{names}; {command}"
     at = opening(rules.windows, rules.freezes, now)
     return ("", "") if at.open or stage.promoted else (at.reason, at.message)
+
+
+def _wake_at_expiry(rules: StagePolicy, state: Facts, now: datetime) -> Iterator[Decision]:
+    digest = state.digests.get(rules.environment, "")
+    for _, left_s in _counting(rules, state.run.approvals, digest, now):
+        if 0 < left_s < math.inf:
+            yield Wake(in_s=left_s)
 
 
 def _wake_at_opening(rules: StagePolicy, now: datetime) -> Iterator[Decision]:

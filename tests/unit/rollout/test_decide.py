@@ -347,6 +347,17 @@ def test_people_approve_a_plan() -> None:
     assert w.states() == {"dev1": "Applying", "dev2": "Applying"}
 
 
+def test_an_approval_that_expires_before_the_window_opens_is_asked_for_at_once() -> None:
+    """The run says that it waits for a person again when it does, not when something else happens."""
+    office = Window(cron="0 9 * * *", duration_s=3600, timezone="UTC")
+    w = world(stage("dev", approval=Approval(required=1, expires_s=60), windows=(office,)))
+    w.obey(Approve(environment="dev", digest=w.digest("dev")))
+    w.settle()
+    assert (w.run.state, w.run.stages[0].reason, w.wake_s) == (RunState.RUNNING, "Window", 60)
+    w.sleep(61)
+    assert (w.run.state, w.run.stages[0].reason) == (RunState.AWAITING_APPROVAL, "Approval")
+
+
 def test_an_approval_expires() -> None:
     """What was said too long ago no longer counts."""
     w = world(stage("dev", approval=Approval(required=2, expires_s=60)))
