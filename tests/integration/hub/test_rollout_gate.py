@@ -16,8 +16,8 @@ from fleet.sim.cluster import SimCluster
 from fleet.store.token import Role
 from tests.harness.fleet import ADA, app_document, environment_document, repository_document
 from tests.integration.hub.conftest import Stage
-from tests.integration.hub.test_main_job import colour, config
-from tests.integration.hub.test_rollout import fleet_of, run_in, run_of
+from tests.integration.hub.test_main_job import WEB, colour, config
+from tests.integration.hub.test_rollout import fleet_of, images, run_in, run_of
 
 BOB = Actor(name="bob", role=Role.ADMIN)
 
@@ -231,3 +231,21 @@ async def test_a_cluster_out_of_reach(stage: Stage, rule: Any) -> None:
         assert run.message.startswith("s1: it could not be reached for")
         waited_s = now_s() - began
         assert waited_s >= 600 if isinstance(rule, dict) else waited_s < 300
+
+
+async def test_apps_roll_out_side_by_side(stage: Stage) -> None:
+    """One that breaks stops its own run; the other's passes it, over the same clusters."""
+    clusters = await install(stage, dev={"soak": "60s"}, staging={"soak": "60s"})
+    stage.declare("apps.yaml", app_document("shop", "app"), app_document("other", "other"))
+    good = {"app/settings.yaml": config("new"), "other/web.yaml": WEB.format(image="web:2-crash")}
+    stage.repository.commit("both", good)
+    async with stage.running(stage.world):
+        done = await run_in(stage, RunState.SUCCEEDED, release=2)
+        other = await run_of(stage, "other")
+        assert other is not None
+        assert (other.state, other.reason) == (RunState.PAUSED, "CrashLoopBackOff")
+        assert colours(clusters) == "d1 s1 p1"
+        assert [images(clusters)[name] for name in clusters] == ["web:2-crash", None, None]
+        begun, ended = other.created_at, done.finished_at
+        assert ended is not None
+        assert done.created_at <= begun < ended
