@@ -312,7 +312,8 @@ class Rollouts:
                 self._sight.forget_stage_times(after)
                 self._tell(after, _changed_targets(before, after))
             await self._advance(app, known, inform=True)
-        return known.run
+        # what was aborted may make way for the release behind it, about which nothing was said
+        return known.run if known.run.id == after.id else after
 
     async def _step(self, app: str) -> None:
         known = self._apps[app]

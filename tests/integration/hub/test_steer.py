@@ -148,6 +148,20 @@ async def test_abort_leaves_everything_as_it_is(stage: Stage) -> None:
         assert set(images(clusters).values()) == {"web:1"}
 
 
+async def test_who_aborts_is_told_of_what_was_aborted(stage: Stage) -> None:
+    """Not of the release that waited behind it, which begins at once."""
+    await fleet_of(stage, dev={"soak": "10m", "onNewRelease": "queue"})
+    stage.repository.commit("first", FIRST)
+    async with stage.running(stage.world):
+        first = await when(stage, lambda d: states(d)["d1"] == "Soaking")
+        stage.repository.commit("second", {"app/web.yaml": WEB.format(image="web:2")})
+        await asyncio.sleep(120)
+        request = SteerRequest(app="shop", verb=Steering.ABORT, reason="because")
+        row = await stage.hub.rollouts.steer(request, ADA)
+        assert (row.number, row.state) == (first.rollout.number, "Aborted")
+        assert (await shown(stage)).rollout.number == first.rollout.number + 1
+
+
 async def test_retry_and_rollback_of_a_failure(stage: Stage) -> None:
     """A crash pauses; a retry tries again and pauses again; a rollback sends the touched cluster back."""
     clusters = await fleet_of(stage)
