@@ -109,6 +109,11 @@ async def ask_everything(hub: HubService) -> list[tuple[str, bytes]]:
     return answers
 
 
+def tell(answer: object) -> bytes:
+    """Write the answer of an act as the server does, and as a log would."""
+    return msgspec.json.encode(answer) + repr(answer).encode()
+
+
 def commit_all(stage: Stage) -> str:
     """Commit a secret value in every form, good and broken."""
     patch = {**config_of("settings"), "data": {"token": PATCH}}
@@ -163,7 +168,7 @@ async def test_nothing_is_told(stage: Stage, kustomize: str, capsys: pytest.Capt
         found += await ask_everything(hub)
         cluster.faults.clear()
         await stage.synced(("one", "shop"))
-        await hub.pause(PauseRequest(app="shop", reason="look"), ADA)
+        found.append(("pause", tell(await hub.pause(PauseRequest(app="shop", reason="look"), ADA))))
         cluster.kubectl().patch("Secret", "db", {"data": {"password": base64.b64encode(b"evil").decode()}})
         cluster.kubectl().patch("ConfigMap", "settings", {"data": {"token": "evil"}})
         await stage.state("one", "shop", "Paused")
@@ -173,13 +178,13 @@ async def test_nothing_is_told(stage: Stage, kustomize: str, capsys: pytest.Capt
             ".data.token",
         }
         found += await ask_everything(hub)
-        await hub.resume(PauseRequest(app="shop", reason=""), ADA)
+        found.append(("resume", tell(await hub.resume(PauseRequest(app="shop", reason=""), ADA))))
         await stage.synced(("one", "shop"))
         other = encrypt_env({"PASSWORD": "other"}, AGE)
         await stage.synced(("one", "shop"), revision=stage.repository.commit("other", {"app/prod.env": other}))
-        await hub.rollback(HoldRequest(app="shop", reason="test"), ADA)
+        found.append(("rollback", tell(await hub.rollback(HoldRequest(app="shop", reason="test"), ADA))))
         await stage.until(lambda: read(cluster, "env") == {"PASSWORD": ENV})
-        await hub.sync(SyncRequest(app="shop"), ADA)
+        found.append(("sync", tell(await hub.sync(SyncRequest(app="shop"), ADA))))
         found += await ask_everything(hub)
     async with stage.running(stage.world) as hub:
         await stage.until(lambda: (row := stage.row("one", "shop")) and row.state == "Synced")
