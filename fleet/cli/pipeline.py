@@ -49,14 +49,15 @@ def draw(detail: Row, now: datetime, *, everything: bool = False) -> Iterator[Li
         yield Line(1, "", _say(run))
     if run["waits_for"] and run["waits_for"].removeprefix("waits for somebody: ") != run["message"]:
         yield Line(1, "", run["waits_for"])
+    ended = parse_at(run["finished_at"]) if run["finished_at"] else now
     for stage in detail["stages"]:
-        yield from _draw_stage(stage, now, everything)
+        yield from _draw_stage(stage, now, ended, everything)
 
 
-def _draw_stage(stage: Row, now: datetime, everything: bool) -> Iterator[Line]:
+def _draw_stage(stage: Row, now: datetime, ended: datetime, everything: bool) -> Iterator[Line]:
     took = ""
     if stage["started_at"]:
-        end = parse_at(stage["finished_at"]) if stage["finished_at"] else now
+        end = parse_at(stage["finished_at"]) if stage["finished_at"] else ended
         took = f"{format_duration((end - parse_at(stage['started_at'])).total_seconds())}"
     notes = [took, "promoted" if stage["promoted"] else "", _count(stage["clusters"])]
     yield Line(1, stage["state"], f"{stage['environment']}: {stage['state']} ({', '.join(filter(None, notes))})")

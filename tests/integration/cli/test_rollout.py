@@ -101,6 +101,17 @@ def test_a_large_stage_names_whom_something_is_about(hub: FakeHub) -> None:
     assert json.loads(hub.run("rollout", "show", "shop", "--release", "41", "-o", "json").stdout) == detail
 
 
+def test_the_time_of_a_stage_ends_with_its_rollout() -> None:
+    """A stage that an abort cut short does not go on counting for days."""
+    from fleet.cli.duration import parse_at
+    from fleet.cli.pipeline import draw
+
+    cut = stage_row("dev", "Held", cluster_row("eu-1"), reason="Stopped")
+    detail = sent(rollout_detail(rollout_row(state="Aborted"), cut))
+    line = next(line.text for line in draw(detail, parse_at("2030-02-20T00:00:00Z")) if line.text.startswith("dev"))
+    assert line == "dev: Held (12m, 1 Done)"
+
+
 @pytest.mark.parametrize(
     ("arguments", "body"),
     [
