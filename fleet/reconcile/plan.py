@@ -210,7 +210,7 @@ def _decide_desired(view: View, m: Manifest) -> Change:
             return change(
                 Action.SKIP,
                 "Duplicate",
-                f"{m.origin} renders an object that app {holder.app} already holds on this cluster",
+                f"{m.origin} renders an object that app {holder.app} already holds on this cluster; only one of them may",
             )
         return change(Action.HAND_OVER, "HandedOver", f"taken over from app {holder.app}", from_target=holder)
     if entry is None:

@@ -366,7 +366,8 @@ async def test_the_holder_keeps_a_duplicate(rig: Rig) -> None:
     report = await rig.run(config("a", k="2"), config("b"), app="second")
     change = change_of(report, A)
     assert change.reason == "Duplicate"
-    assert "first" in change.message
+    assert "first already holds" in change.message
+    assert change.message.endswith("only one of them may")
     assert rig.cluster.value(A, "data/k") == "1"
     assert B in rig.cluster.objects
     assert report.wake_in_s is not None
