@@ -1,7 +1,5 @@
 """`fleet rollout`: releases on their way through environments."""
 
-from collections.abc import Mapping
-
 import click
 
 from fleet.cli.client import Client
@@ -23,6 +21,12 @@ STATES = (
     "RolledBack",
 )
 REASON = click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the audit log.")
+RELEASE = click.option(
+    "--release",
+    default=0,
+    metavar="N",
+    help="Only if this is the newest rollout; else nothing is done, and the exit code is 2.",
+)
 
 
 @click.group(name="rollout")
@@ -101,8 +105,9 @@ def watch_(client: Client, *, app: str, leave: bool) -> None:
         raise click.exceptions.Exit(code)
 
 
-def _tell(client: Client, app: str, verb: str, body: Mapping[str, str]) -> None:
-    row = client.post("rollouts", app, verb, body=body)
+def _tell(client: Client, app: str, verb: str, release: int, **body: str) -> None:
+    chosen = {"release": release} if release else {}
+    row = client.post("rollouts", app, verb, body={**body, **chosen})
     told = row["waits_for"] or row["message"]
     click.echo(clean(f"{row['release']} is {row['state']}{f': {told}' if told else ''}"))
 
@@ -110,60 +115,66 @@ def _tell(client: Client, app: str, verb: str, body: Mapping[str, str]) -> None:
 @command.command(name="pause")
 @click.argument("app")
 @REASON
+@RELEASE
 @connected
-def pause(client: Client, *, app: str, reason: str) -> None:
+def pause(client: Client, *, app: str, reason: str, release: int) -> None:
     """Start no more clusters; those under way are watched to their end."""
-    _tell(client, app, "pause", {"reason": reason})
+    _tell(client, app, "pause", release, reason=reason)
 
 
 @command.command(name="resume")
 @click.argument("app")
 @REASON
+@RELEASE
 @connected
-def resume(client: Client, *, app: str, reason: str) -> None:
+def resume(client: Client, *, app: str, reason: str, release: int) -> None:
     """Go on after a pause; failures so far no longer count."""
-    _tell(client, app, "resume", {"reason": reason})
+    _tell(client, app, "resume", release, reason=reason)
 
 
 @command.command(name="abort")
 @click.argument("app")
 @REASON
+@RELEASE
 @connected
-def abort(client: Client, *, app: str, reason: str) -> None:
+def abort(client: Client, *, app: str, reason: str, release: int) -> None:
     """End a rollout where it is; every cluster keeps what it has."""
-    _tell(client, app, "abort", {"reason": reason})
+    _tell(client, app, "abort", release, reason=reason)
 
 
 @command.command(name="retry")
 @click.argument("app")
 @REASON
+@RELEASE
 @connected
-def retry(client: Client, *, app: str, reason: str) -> None:
+def retry(client: Client, *, app: str, reason: str, release: int) -> None:
     """Try again what failed, was aborted or was sent back, the preflight included."""
-    _tell(client, app, "retry", {"reason": reason})
+    _tell(client, app, "retry", release, reason=reason)
 
 
 @command.command(name="skip")
 @click.argument("app")
 @click.argument("cluster")
 @REASON
+@RELEASE
 @connected
-def skip(client: Client, *, app: str, cluster: str, reason: str) -> None:
+def skip(client: Client, *, app: str, cluster: str, reason: str, release: int) -> None:
     """Leave a cluster out of the rollout; it keeps what it has."""
-    _tell(client, app, "skip", {"cluster": cluster, "reason": reason})
+    _tell(client, app, "skip", release, cluster=cluster, reason=reason)
 
 
 @command.command(name="promote")
 @click.argument("app")
 @click.option("--stage", required=True, metavar="ENVIRONMENT", help="The stage.")
 @REASON
+@RELEASE
 @connected
-def promote(client: Client, *, app: str, stage: str, reason: str) -> None:
+def promote(client: Client, *, app: str, stage: str, reason: str, release: int) -> None:
     """Let a stage do without windows, freezes, pace, soak and checks.
 
     For emergencies. Health and approvals still count.
     """
-    _tell(client, app, "promote", {"stage": stage, "reason": reason})
+    _tell(client, app, "promote", release, stage=stage, reason=reason)
 
 
 @command.command(name="approve")
@@ -171,8 +182,9 @@ def promote(client: Client, *, app: str, stage: str, reason: str) -> None:
 @click.option("--stage", default="", metavar="ENVIRONMENT", help="The stage; may be left out if only one waits.")
 @click.option("--plan", default="", metavar="DIGEST", help="What was looked at; another plan is refused.")
 @REASON
+@RELEASE
 @connected
-def approve(client: Client, *, app: str, stage: str, plan: str, reason: str) -> None:
+def approve(client: Client, *, app: str, stage: str, plan: str, reason: str, release: int) -> None:
     """Approve a stage as it is planned.
 
     The approval is for this release, these clusters in this order, and these rules; when one of them changes, it no longer
@@ -181,7 +193,7 @@ def approve(client: Client, *, app: str, stage: str, plan: str, reason: str) -> 
     """
     if not stage:
         stage, plan = _find_waiting(client, app, plan)
-    _tell(client, app, "approve", {"stage": stage, "plan": plan, "reason": reason})
+    _tell(client, app, "approve", release, stage=stage, plan=plan, reason=reason)
 
 
 def _find_waiting(client: Client, app: str, plan: str) -> tuple[str, str]:
@@ -199,10 +211,11 @@ def _find_waiting(client: Client, app: str, plan: str) -> tuple[str, str]:
 @command.command(name="rollback")
 @click.argument("app")
 @REASON
+@RELEASE
 @connected
-def rollback(client: Client, *, app: str, reason: str) -> None:
+def rollback(client: Client, *, app: str, reason: str, release: int) -> None:
     """Send every cluster that the rollout touched back to what it had.
 
     At once, without gates. The release is not rolled out again unless `fleet rollout retry` says so.
     """
-    _tell(client, app, "rollback", {"reason": reason})
+    _tell(client, app, "rollback", release, reason=reason)

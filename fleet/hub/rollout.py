@@ -296,16 +296,21 @@ class Rollouts:
                 if row is None or row.render_digest != digest:
                     yield target.cluster, (inventory.targets[target].environment.name, before)
 
-    async def obey(self, app: str, verb: Verb, *, actor: str, reason: str) -> Run:
-        """Do what a person says about the newest run of an app. Idempotent.
+    async def obey(self, app: str, verb: Verb, *, actor: str, reason: str, release: int = 0) -> Run:
+        """Do what a person says about the newest run of an app. Idempotent; with `release`, also when the next run has begun.
 
-        Raises: TargetError (`NoRollout`, and those of `fleet.rollout.verb.obey`); StoreError.
+        Raises: TargetError (`NoRollout`, `OtherRollout`, and those of `fleet.rollout.verb.obey`); StoreError.
         """
         known = self._apps.get(app)
         if known is None or known.run is None:
             raise TargetError(f"app {app} has no rollout yet; fleet status {app} shows how it is", reason="NoRollout")
         async with known.lock:
             before = known.run
+            if release not in (0, before.release):
+                raise TargetError(
+                    f"the newest rollout of {app} is {app}#{before.release}, not {app}#{release}; nothing was done",
+                    reason="OtherRollout",
+                )
             after, history = obey(before, verb, actor=actor, reason=reason, now=self._clock.now())
             if after is not before:
                 await self._save(known, before, after, history)

@@ -82,7 +82,7 @@ class RolloutDesk:
     async def steer(self, request: SteerRequest, actor: Actor) -> RolloutRow:
         """Do what a person says about the newest rollout of an app. Idempotent.
 
-        Raises: TargetError (`NoRollout`, `StalePlan`, `NothingToApprove`, and those of `fleet.rollout.verb.obey`).
+        Raises: TargetError (`NoRollout`, `OtherRollout`, `StalePlan`, `NothingToApprove`, and those of `fleet.rollout.verb.obey`).
         """
         run = self._rollouts.newest_run(request.app)
         before = {"release": f"{run.app}#{run.release}", "state": run.state.value} if run is not None else {}
@@ -96,7 +96,9 @@ class RolloutDesk:
             before=before,
         ) as act:
             verb = self._verb(request)
-            run = await self._rollouts.obey(request.app, verb, actor=actor.name, reason=request.reason)
+            run = await self._rollouts.obey(
+                request.app, verb, actor=actor.name, reason=request.reason, release=request.release
+            )
             act.after = {"release": f"{run.app}#{run.release}", "state": run.state.value}
             if isinstance(verb, Approve):
                 act.after["plan"] = verb.digest

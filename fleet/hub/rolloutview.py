@@ -182,6 +182,8 @@ class SteerRequest:
     cluster: str = ""
     stage: str = ""
     plan: str = ""
+    release: int = 0
+    """Only if this is the newest rollout; 0 = whichever is."""
 
 
 class Rollouts(Protocol):

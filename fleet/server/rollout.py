@@ -11,7 +11,7 @@ from fleet.hub.rolloutview import RolloutDetail, RolloutRow, Steering, SteerRequ
 from fleet.rollout.state import RunState
 from fleet.server.identity import check_environments
 from fleet.server.listing import parse_states
-from fleet.server.model import DIGEST, LABEL, Continue, Model, Page, Reason, ReasonBody
+from fleet.server.model import DIGEST, LABEL, Continue, Model, Page, ReasonBody
 from fleet.server.operation import Call, Operation
 from fleet.server.read import not_found
 from fleet.store.token import Role
@@ -37,19 +37,28 @@ class RolloutChoice(Model, frozen=True, kw_only=True):
     history: Annotated[bool, Meta(description="Whether its history, which may be long, comes too.")] = True
 
 
-class SkipBody(ReasonBody, frozen=True, kw_only=True):
+class SteerBody(ReasonBody, frozen=True, kw_only=True):
+    """Why, and of which rollout."""
+
+    release: Annotated[
+        int,
+        Meta(ge=0, description="Number of the release; another newest rollout is refused. 0 = whichever is newest."),
+    ] = 0
+
+
+class SkipBody(SteerBody, frozen=True, kw_only=True):
     """Which cluster is left out, and why."""
 
     cluster: NeededName
 
 
-class PromoteBody(ReasonBody, frozen=True, kw_only=True):
+class PromoteBody(SteerBody, frozen=True, kw_only=True):
     """Which stage does without windows, freezes, pace, soak and checks, and why."""
 
     stage: NeededName
 
 
-class ApproveStageBody(Model, frozen=True, kw_only=True):
+class ApproveStageBody(SteerBody, frozen=True, kw_only=True):
     """Which stage may begin, and why."""
 
     stage: NeededName
@@ -60,7 +69,6 @@ class ApproveStageBody(Model, frozen=True, kw_only=True):
             description="`digest` of the stage as it was looked at; another plan is refused. Empty = as it is.",
         ),
     ] = ""
-    reason: Reason
 
 
 async def list_rollouts(call: Call, query: RolloutFilter) -> Page[RolloutRow]:
@@ -100,53 +108,55 @@ async def _require(call: Call, number: int = 0, *, history: bool = False) -> Rol
     raise RequestError(f"{what}; fleet rollout list --app {app} shows what there is", status=404, reason="NoRollout")
 
 
-async def pause_rollout(call: Call, body: ReasonBody) -> RolloutRow:
+async def pause_rollout(call: Call, body: SteerBody) -> RolloutRow:
     """Start no more clusters."""
-    return await _steer(call, Steering.PAUSE, body.reason)
+    return await _steer(call, Steering.PAUSE, body)
 
 
-async def resume_rollout(call: Call, body: ReasonBody) -> RolloutRow:
+async def resume_rollout(call: Call, body: SteerBody) -> RolloutRow:
     """Go on; failures so far no longer count."""
-    return await _steer(call, Steering.RESUME, body.reason)
+    return await _steer(call, Steering.RESUME, body)
 
 
-async def abort_rollout(call: Call, body: ReasonBody) -> RolloutRow:
+async def abort_rollout(call: Call, body: SteerBody) -> RolloutRow:
     """End it where it is."""
-    return await _steer(call, Steering.ABORT, body.reason)
+    return await _steer(call, Steering.ABORT, body)
 
 
-async def retry_rollout(call: Call, body: ReasonBody) -> RolloutRow:
+async def retry_rollout(call: Call, body: SteerBody) -> RolloutRow:
     """Try again what failed, was aborted or was sent back."""
-    return await _steer(call, Steering.RETRY, body.reason)
+    return await _steer(call, Steering.RETRY, body)
 
 
-async def roll_back_rollout(call: Call, body: ReasonBody) -> RolloutRow:
+async def roll_back_rollout(call: Call, body: SteerBody) -> RolloutRow:
     """Send every cluster that it touched back to what it had."""
-    return await _steer(call, Steering.ROLLBACK, body.reason)
+    return await _steer(call, Steering.ROLLBACK, body)
 
 
 async def skip_cluster(call: Call, body: SkipBody) -> RolloutRow:
     """Leave a cluster out."""
-    return await _steer(call, Steering.SKIP, body.reason, cluster=body.cluster)
+    return await _steer(call, Steering.SKIP, body, cluster=body.cluster)
 
 
 async def promote_stage(call: Call, body: PromoteBody) -> RolloutRow:
     """Let a stage do without windows, freezes, pace, soak and checks."""
-    return await _steer(call, Steering.PROMOTE, body.reason, stage=body.stage)
+    return await _steer(call, Steering.PROMOTE, body, stage=body.stage)
 
 
 async def approve_stage(call: Call, body: ApproveStageBody) -> RolloutRow:
     """Say yes to a stage as planned."""
-    return await _steer(call, Steering.APPROVE, body.reason, stage=body.stage, plan=body.plan)
+    return await _steer(call, Steering.APPROVE, body, stage=body.stage, plan=body.plan)
 
 
 async def _steer(
-    call: Call, verb: Steering, reason: str, *, cluster: str = "", stage: str = "", plan: str = ""
+    call: Call, verb: Steering, body: SteerBody, *, cluster: str = "", stage: str = "", plan: str = ""
 ) -> RolloutRow:
     detail = await _require(call)
     check_environments(call.actor, _touched(detail, cluster, stage), "this")
     app = detail.rollout.app
-    request = SteerRequest(app=app, verb=verb, reason=reason, cluster=cluster, stage=stage, plan=plan)
+    request = SteerRequest(
+        app=app, verb=verb, reason=body.reason, cluster=cluster, stage=stage, plan=plan, release=body.release
+    )
     return await call.hub.rollouts.steer(request, call.actor)
 
 
@@ -164,7 +174,7 @@ def _verb(
     name: str,
     summary: str,
     carry_out: Callable[[Call, Any], Awaitable[RolloutRow]],
-    takes: type[Model] = ReasonBody,
+    takes: type[Model] = SteerBody,
     needs: Role = Role.OPERATOR,
 ) -> Operation:
     return Operation(

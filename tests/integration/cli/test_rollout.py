@@ -134,6 +134,13 @@ def test_verbs_say_what_came_of_it(hub: FakeHub, arguments: Sequence[str], body:
     assert hub.asked[-1].body == {**body, "reason": "night"}
 
 
+def test_a_verb_may_name_its_rollout(hub: FakeHub) -> None:
+    """Then the number goes along, and another one is the hub's to refuse."""
+    hub.on("POST rollouts/shop/abort", sent(rollout_row()))
+    assert hub.run("rollout", "abort", "shop", "--reason", "r", "--release", "42").exit_code == 0
+    assert hub.asked[-1].body == {"reason": "r", "release": 42}
+
+
 def test_approve_finds_the_stage_that_waits(hub: FakeHub) -> None:
     """With the plan as it was then; more than one, or none, must be named."""
     hub.on("GET rollouts/shop", sent(rollout_detail()))

@@ -148,6 +148,22 @@ async def test_abort_leaves_everything_as_it_is(stage: Stage) -> None:
         assert set(images(clusters).values()) == {"web:1"}
 
 
+async def test_a_verb_may_be_held_to_one_rollout(stage: Stage) -> None:
+    """Said again when the next release is on its way it is refused, by name, and leaves that one alone."""
+    await fleet_of(stage, counts=(1, 1, 1), dev={"soak": "1h", "onNewRelease": "queue"})
+    stage.repository.commit("first", FIRST)
+    async with stage.running(stage.world):
+        await when(stage, in_state("Running"))
+        stage.repository.commit("second", {"app/web.yaml": GOOD})
+        await asyncio.sleep(10)
+        request = SteerRequest(app="shop", verb=Steering.ABORT, reason="because", release=1)
+        await stage.hub.rollouts.steer(request, ADA)
+        await when(stage, in_state("Running", 2))
+        with pytest.raises(TargetError, match="is shop#2, not shop#1; nothing was done"):
+            await stage.hub.rollouts.steer(request, ADA)
+        assert (await shown(stage)).rollout.state == "Running"
+
+
 async def test_who_aborts_is_told_of_what_was_aborted(stage: Stage) -> None:
     """Not of the release that waited behind it, which begins at once."""
     await fleet_of(stage, dev={"soak": "10m", "onNewRelease": "queue"})
