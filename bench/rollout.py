@@ -20,9 +20,9 @@ import fleet.hub.rollout
 from bench.result import Measure, describe_machine, show
 from fleet import log
 from fleet.cli.run import loop_factory
-from fleet.hub.app import open_world
 from fleet.hub.rolloutview import RolloutRow
 from fleet.hub.view import SyncRequest
+from fleet.hub.world import open_world
 from fleet.kube.credential import preload
 from fleet.rollout.decide import decide
 from fleet.rollout.decision import Decision

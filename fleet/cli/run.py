@@ -74,8 +74,9 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def serve(settings: Settings, *, on_ready: "Callable[[HubService, str], None] | None" = None) -> None:
     """Run hub and server until SIGTERM or SIGINT; `on_ready` is told the hub and its base URL."""
-    from fleet.hub.app import open_world, running_hub
+    from fleet.hub.app import running_hub
     from fleet.hub.watchdog import watching_loop
+    from fleet.hub.world import open_world
     from fleet.server.app import running
 
     stop = asyncio.Event()

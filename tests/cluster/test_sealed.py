@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet.hub.app import open_world
 from fleet.hub.service import HubService
+from fleet.hub.world import open_world
 from fleet.secrets import native
 from fleet.secrets.age import format_recipient
 from fleet.secrets.certificate import RsaKey, make_rsa

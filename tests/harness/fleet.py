@@ -9,9 +9,10 @@ from typing import Any, TypeVar, overload
 
 import yaml
 
-from fleet.hub.app import World, open_world, running_hub
+from fleet.hub.app import running_hub
 from fleet.hub.service import HubService
 from fleet.hub.view import Actor, TargetRow
+from fleet.hub.world import World, open_world
 from fleet.settings import Settings
 from fleet.store.token import Role
 from tests.harness.gitrepo import GitRepository

@@ -15,7 +15,8 @@ from fleet.cli.demo.scene import Scene
 from fleet.cli.demo.story import tell
 from fleet.cli.run import Signals
 from fleet.errors import ConfigError
-from fleet.hub.app import open_world, running_hub
+from fleet.hub.app import running_hub
+from fleet.hub.world import open_world
 from fleet.server.app import running
 from fleet.settings import Settings
 from fleet.sim.real import find_binaries

@@ -12,9 +12,10 @@ from fleet.cli.demo.gate import ADA
 from fleet.cli.demo.place import Place
 from fleet.cli.demo.playground import SimPlayground
 from fleet.cli.demo.scene import MANIFEST
-from fleet.hub.app import open_world, running_hub
+from fleet.hub.app import running_hub
 from fleet.hub.rolloutview import Steering, SteerRequest
 from fleet.hub.service import HubService
+from fleet.hub.world import open_world
 from fleet.server.app import running
 from fleet.settings import Settings
 from tests.cluster.shell import Shell, blocks_after, eventually

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fleet.child import InlineWorkers
-from fleet.hub.app import World
+from fleet.hub.world import World
 from fleet.sim.cluster import SimCluster
 from fleet.sim.loop import SimLoop, deterministic
 from fleet.sim.network import MemoryNetwork, MemoryReach

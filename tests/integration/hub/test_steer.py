@@ -21,7 +21,7 @@ ALWAYS = {"cron": "0 0 1 7 *", "duration": "1m", "timezone": "UTC"}
 """A window that is open for one minute a year."""
 
 
-async def steer(stage: Stage, verb: str, actor: Actor = ADA, /, **names: str) -> str:
+async def steer(stage: Stage, verb: str, actor: Actor = ADA, /, **names: Any) -> str:
     """Tell the newest rollout of shop something; return its state then."""
     request = SteerRequest(app="shop", verb=Steering(verb), reason="because", **names)
     return (await stage.hub.rollouts.steer(request, actor)).state
