@@ -1,5 +1,7 @@
 """Real kube-apiservers, shared by the whole test run and started when the first test asks."""
 
+import asyncio
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from itertools import count
@@ -37,6 +39,20 @@ def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:
     if skipped:
         terminalreporter.section("REAL CLUSTER TESTS SKIPPED", red=True, bold=True)
         terminalreporter.line(f"{len(skipped)} tests against a real kube-apiserver did not run. {REASON}.", red=True)
+
+
+@pytest.fixture(autouse=True)
+async def _ended_handshakes() -> AsyncIterator[None]:
+    """End what Python 3.11 leaves behind of a connection that is cancelled right before its TLS handshake begins.
+
+    Closing the transport does nothing at that moment: the handshake begins all the same, for nobody.
+    """
+    yield
+    loop: Any = asyncio.get_running_loop()
+    for transport in list(getattr(loop, "_transports", {}).values()):
+        if isinstance(transport.get_protocol(), SSLProtocol):
+            transport.abort()
+    await asyncio.sleep(0)
 
 
 @pytest.fixture(scope="session")

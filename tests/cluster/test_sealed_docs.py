@@ -126,7 +126,7 @@ async def test_move_from_sops(shell: Shell) -> None:
     (shell.directory / "made.agekey").write_text(f"# made by a test\n{format_identity(identity)}\n")
     recipient = format_recipient(derive_recipient(identity))
     await shell.run(
-        "kubectl create namespace flux-system\n"
+        "kubectl get namespace flux-system || kubectl create namespace flux-system\n"
         "kubectl create secret generic sops-age -n flux-system --from-file=age.agekey=made.agekey"
     )
     inventory = shell.directory / INVENTORY
@@ -144,4 +144,4 @@ async def test_move_from_sops(shell: Shell) -> None:
         inventory.write_text(text.replace("  path: hello\n", "  path: hello\n  decryption: {provider: sops}\n"))
         await eventually(shell, "kubectl get secret db -n hello -o jsonpath='{.data.password}' | base64 -d", "hunter2")
         await eventually(shell, f"{READY}fleet status local/hello", "Synced")
-    await shell.run("kubectl delete namespace hello flux-system")
+    await shell.run("kubectl delete secret sops-age -n flux-system\nkubectl delete namespace hello")
