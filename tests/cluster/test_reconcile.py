@@ -267,7 +267,8 @@ async def test_a_changed_job_is_replaced(plane: ControlPlane, namespace: str) ->
     which = key("Job", namespace, "migrate", "batch")
     async with keeping(plane, namespace) as keeper:
         keeper.want(job(namespace))
-        await keeper.done()
+        # a Job that goes before its controller has seen its pod leaves it waiting for that one, for five minutes
+        await keeper.until(lambda report: keeper.summary(report).done)
         uid = await value(keeper, which, lambda body: body["metadata"]["uid"])
         keeper.want(job(namespace, image="m:2"))
         await keeper.done()
