@@ -66,7 +66,7 @@ Verb: TypeAlias = Pause | Resume | Abort | Retry | Skip | Promote | Approve | Ro
 def obey(run: Run, verb: Verb, *, actor: str, reason: str, now: datetime) -> tuple[Run, Sequence[Transition]]:
     """Apply a verb; one that is already in force changes nothing.
 
-    Raises: TargetError (`RunEnded`, `NotPaused`, `NothingToRetry`, `UnknownStage`, `UnknownCluster`,
+    Raises: TargetError (`RunEnded`, `NotPaused`, `GoingBack`, `NothingToRetry`, `UnknownStage`, `UnknownCluster`,
     `NothingToReturnTo`).
     """
     before = run
@@ -152,6 +152,11 @@ def _abort(run: Run, reason: str) -> Sequence[Move]:
 
 
 def _retry(run: Run, reason: str) -> tuple[Run, Sequence[Move]]:
+    if run.returning:
+        raise TargetError(
+            f"clusters of {run.app}#{run.release} are still going back; try again when it is RolledBack",
+            reason="GoingBack",
+        )
     again = (ClusterState.FAILED, ClusterState.ROLLED_BACK)
     failed = [c for c in run.clusters.values() if c.state in again]
     if run.state is RunState.SUPERSEDED or (run.state is RunState.SUCCEEDED and not failed):

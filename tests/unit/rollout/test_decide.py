@@ -560,3 +560,19 @@ def test_what_is_tried_again_has_a_while() -> None:
     w.sleep(10)
     w.work()
     assert w.states() == {"dev1": "Done"}
+
+
+def test_nothing_is_tried_again_while_it_goes_back() -> None:
+    """A retry that comes too early is refused, and the way back goes on."""
+    w = world(stage("dev", on_failure=OnFailure.ROLLBACK))
+    w.change("dev1", failure="crash")
+    w.settle()
+    with pytest.raises(TargetError, match="going back"):
+        w.obey(Retry())
+    w.settle()
+    assert (w.run.state, w.states()) == (RunState.RUNNING, {"dev1": "RolledBack"})
+    w.work("dev1")
+    assert w.run.state.value == "RolledBack"
+    w.obey(Retry())
+    w.settle()
+    assert w.states() == {"dev1": "Applying"}
