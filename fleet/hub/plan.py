@@ -156,7 +156,6 @@ class Planner:
             app=plan.app,
             release=f"{plan.app}#{choice.number}" if choice.number else "",
             revision=choice.revision,
-            digest=plan.digest,
             outcome=worst.value,
             stages=tuple(_stage_row(stage, self._held_in(stage, held)) for stage in plan.stages),
             clusters=tuple(clusters),

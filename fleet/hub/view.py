@@ -368,8 +368,6 @@ class PlanRow(Row, frozen=True, kw_only=True):
     release: str
     """`shop#42`; empty for a commit that is no release."""
     revision: str
-    digest: str
-    """Stands for the release, its clusters and their order, and the rules."""
     outcome: str
     """The worst of the clusters'."""
     stages: tuple[PlanStageRow, ...]

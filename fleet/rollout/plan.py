@@ -1,10 +1,8 @@
-"""What a rollout would do, before it does it: stages, batches, gates, and the digest that stands for all of it. Pure."""
+"""What a rollout would do, before it does it: stages, batches and gates. Pure."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from fleet.object import encode_canonical
 from fleet.rollout.decide import limits_of
 from fleet.rollout.order import order_clusters
 from fleet.rollout.policy import Check, HttpProbe, OnFailure, Policy, StagePolicy, Window
@@ -56,7 +54,6 @@ class Plan:
     app: str
     release: int
     stages: tuple[Stage, ...]
-    digest: str
 
     @property
     def clusters(self) -> Sequence[str]:
@@ -68,21 +65,7 @@ def make_plan(policy: Policy, app: str, release: int, subjects: Mapping[str, Sub
     """Plan a release of an app; `subjects` by cluster. Equal inputs make equal plans, whatever their order."""
     order = order_clusters(policy, {name: (s.environment, s.labels) for name, s in subjects.items()})
     stages = tuple(_plan_stage(rules, order[rules.environment], subjects) for rules in policy.stages)
-    moving = {
-        rules.environment: [n for n in order[rules.environment] if subjects[n].changed] for rules in policy.stages
-    }
-    digests = {name: subject.digest for name, subject in subjects.items()}
-    return Plan(app=app, release=release, stages=stages, digest=plan_digest(app, release, digests, moving, policy))
-
-
-def plan_digest(
-    app: str, release: int, digests: Mapping[str, str], order: Mapping[str, Sequence[str]], policy: Policy
-) -> str:
-    """Return the sha256 (hex) of what a plan does: the release, what it is per cluster, who goes when, by which rules."""
-    moving = {environment: list(names) for environment, names in order.items() if names}
-    rules = {stage.environment: repr(stage) for stage in policy.stages if stage.environment in moving}
-    given = {name: digests[name] for names in moving.values() for name in names}
-    return hashlib.sha256(encode_canonical([app, release, given, moving, rules])).hexdigest()
+    return Plan(app=app, release=release, stages=stages)
 
 
 def _plan_stage(rules: StagePolicy, order: Sequence[str], subjects: Mapping[str, Subject]) -> Stage:

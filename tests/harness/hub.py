@@ -89,7 +89,6 @@ def plan_row(app: str = "shop") -> PlanRow:
         app=app,
         release=f"{app}#42",
         revision=NEW,
-        digest="d" * 64,
         outcome="refused",
         stages=(
             PlanStageRow(

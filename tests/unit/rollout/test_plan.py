@@ -1,8 +1,8 @@
-"""A plan as values: who goes when, what is waited for, and the digest that stands for it."""
+"""A plan as values: who goes when, and what is waited for."""
 
 from dataclasses import replace
 
-from fleet.rollout.plan import Batch, Subject, make_plan, plan_digest
+from fleet.rollout.plan import Batch, Subject, make_plan
 from fleet.rollout.policy import (
     Amount,
     Approval,
@@ -99,31 +99,3 @@ def test_gates_are_sentences() -> None:
 def test_a_stage_without_a_policy_has_no_gates() -> None:
     """It goes at once, after the stages before it."""
     assert make_plan(Policy(stages=(DEV,)), "shop", 1, {}).stages[0].gates == ()
-
-
-def test_the_digest_stands_for_everything_that_is_approved() -> None:
-    """Another release, other bytes for a cluster, another order, another rule: another digest; all else: the same."""
-    known = make_plan(POLICY, "shop", 42, SUBJECTS).digest
-    backwards = dict(reversed(SUBJECTS.items()))
-    assert make_plan(POLICY, "shop", 42, backwards).digest == known
-    stricter = Policy(stages=(DEV, replace(PROD, soak_s=60.0)))
-    reordered = Policy(stages=(DEV, replace(PROD, first=())))
-    others = {
-        make_plan(POLICY, "shop", 43, SUBJECTS).digest,
-        make_plan(POLICY, "db", 42, SUBJECTS).digest,
-        make_plan(POLICY, "shop", 42, {**SUBJECTS, "p-1": subject(digest="newer")}).digest,
-        make_plan(POLICY, "shop", 42, {**SUBJECTS, "p-1": subject(applied="new")}).digest,
-        make_plan(stricter, "shop", 42, SUBJECTS).digest,
-        make_plan(reordered, "shop", 42, SUBJECTS).digest,
-    }
-    assert len(others) == 6
-    assert known not in others
-
-
-def test_what_takes_no_part_is_not_in_the_digest() -> None:
-    """A cluster that the release leaves as it is, and the rules of a stage in which nothing moves."""
-    digests, order = {"a": "1"}, {"prod": ["a"]}
-    known = plan_digest("shop", 1, digests, order, POLICY)
-    assert plan_digest("shop", 1, {**digests, "b": "2"}, {**order, "dev": []}, POLICY) == known
-    lenient = Policy(stages=(replace(DEV, soak_s=5.0), PROD))
-    assert plan_digest("shop", 1, digests, order, lenient) == known
