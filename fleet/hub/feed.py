@@ -158,10 +158,6 @@ class Feed:
         """Return what pins a target to an earlier release; None when it follows Git."""
         return find_hold(self.holds, target.id, target.environment.name)
 
-    def apps_of(self, repository: str) -> list[str]:
-        """Name the apps that read a repository."""
-        return [name for name, targets in self._targets.items() if _repository(targets) == repository]
-
     def is_delivering(self, cluster: str, besides: str) -> bool:
         """Tell whether news of another app on a cluster are on their way: what one app loses may be what that one gains."""
         busy = self._runner.busy if self._runner is not None else frozenset()

@@ -5,9 +5,9 @@ killed in between does the same again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 import msgspec
 import structlog
@@ -469,14 +469,14 @@ class Rollouts:
                 case _:
                     assert_never(decision)
 
-    def _start(self, known: _App, name: tuple[str, str, str], work: Awaitable[None]) -> None:
+    def _start(self, known: _App, name: tuple[str, str, str], work: Coroutine[Any, Any, None]) -> None:
         if self._group is None or self.outside is None or name in known.busy:
-            work.close()  # type: ignore[attr-defined]
+            work.close()
             return
         known.busy.add(name)
         spawn(self._group, f"rollout/{'/'.join(name)}", self._finish(known, name, work))
 
-    async def _finish(self, known: _App, name: tuple[str, str, str], work: Awaitable[None]) -> None:
+    async def _finish(self, known: _App, name: tuple[str, str, str], work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - a bug in one question must not end the others

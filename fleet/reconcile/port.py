@@ -5,12 +5,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from fleet.errors import SealError
 from fleet.kube.api import Applied, Deleted
 from fleet.kube.discovery import Resource
 from fleet.kube.gate import Priority
 from fleet.kube.wire import Observed
-from fleet.object import Adopt, GroupKind, Gvk, Manifest, ObjectKey, Seal, TargetId
+from fleet.object import Adopt, GroupKind, Gvk, Manifest, ObjectKey, TargetId
 from fleet.store.ledger import Entry, Lease
 
 
@@ -133,24 +132,6 @@ class Unsealer(Protocol):
         Its digest stays that of what was given. Raises: SealError.
         """
         ...
-
-
-class NoUnsealer:
-    """Has no keys: sealed manifests do not open, others are already what they should be."""
-
-    def version(self, cluster: str) -> Hashable:
-        """Return the same for ever."""
-        return None
-
-    async def weigh(self, m: Manifest, cluster: str) -> bytes:
-        """Refuse."""
-        raise SealError(f"{m.origin}: nothing is opened here", reason="UnknownKey")
-
-    async def open(self, m: Manifest, cluster: str) -> Manifest:
-        """Return the manifest as it is. Raises: SealError when it is sealed."""
-        if m.seal is not Seal.NONE:
-            await self.weigh(m, cluster)
-        return m
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

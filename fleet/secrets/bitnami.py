@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cryptography import x509
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPrivateNumbers, RSAPublicKey
@@ -206,20 +205,6 @@ def open_value(value: bytes, private: RSAPrivateKey, label: bytes) -> bytes:
     if plain is None:
         raise SealError("this key does not open the value in this scope", reason="UnknownKey")
     return plain
-
-
-def load_certificate(pem: bytes) -> RSAPublicKey:
-    """Return the public key of the first certificate. Its extensions are not read: kubeseal's own would not parse.
-
-    Raises: SealError Corrupt, Unsupported for other keys than RSA.
-    """
-    try:
-        key = x509.load_pem_x509_certificate(pem).public_key()
-    except (ValueError, TypeError):
-        raise SealError("this is no PEM certificate") from None
-    if not isinstance(key, RSAPublicKey):
-        raise _unsupported("the certificate is not for an RSA key")
-    return key
 
 
 def _try_open(value: bytes, private: RSAPrivateKey, label: bytes, item: str) -> bytes | None:

@@ -111,14 +111,6 @@ class KeyStore:
         )
         return _read_backup(rows[0]) if rows else None
 
-    async def last_backup(self) -> BackupRow | None:
-        """Read the newest confirmed backup."""
-        rows = await self._database.read(
-            "SELECT digest, made_at, confirmed_at, place, holds FROM key_backup WHERE confirmed_at <> ''"
-            " ORDER BY confirmed_at DESC, made_at DESC LIMIT 1"
-        )
-        return _read_backup(rows[0]) if rows else None
-
     async def dump(self) -> dict[str, list[dict[str, object]]]:
         """Read every row that a backup holds as it is, by table: column names and values."""
         tables = {"master_key": _MASTER, "seal_key": _KEY, "signing_key": _SIGNER}

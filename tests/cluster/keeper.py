@@ -13,14 +13,14 @@ from fleet.kube.discovery import run_discovery
 from fleet.kube.gate import Priority
 from fleet.object import GroupKind, Manifest, ObjectKey, Revision, TargetId
 from fleet.reconcile.live import Live
-from fleet.reconcile.port import NoUnsealer, Policy
+from fleet.reconcile.port import Policy
 from fleet.reconcile.run import Desired, Note, Order, Report, Surroundings
 from fleet.reconcile.summary import Summary, summarise_report
 from fleet.reconcile.target import Target
 from fleet.sim.real import ControlPlane
 from fleet.store.ledger import Lease
 from tests.cluster.connection import Connection, config_map, connect, manifest
-from tests.harness.reconcile import FakeLedger, manifests
+from tests.harness.reconcile import FakeLedger, NoUnsealer, manifests
 
 Body = Mapping[str, Any]
 

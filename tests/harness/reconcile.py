@@ -1,7 +1,7 @@
 """Targets on a fake cluster: what a session gives them, without a session."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -9,12 +9,13 @@ from random import Random
 from typing import Any
 
 from fleet.annotation import HUB
+from fleet.errors import SealError
 from fleet.kube.wire import Observed
-from fleet.object import GroupKind, Manifest, ObjectKey, Origin, Revision, TargetId
+from fleet.object import GroupKind, Manifest, ObjectKey, Origin, Revision, Seal, TargetId
 from fleet.reconcile.health import has_status
 from fleet.reconcile.live import Live
 from fleet.reconcile.plan import Change
-from fleet.reconcile.port import NoUnsealer, Policy
+from fleet.reconcile.port import Policy
 from fleet.reconcile.run import Desired, Order, Report, Surroundings
 from fleet.reconcile.summary import Summary, summarise_report
 from fleet.reconcile.target import Target
@@ -38,6 +39,24 @@ class LoopClock:
 
     def now(self) -> datetime:
         return START + timedelta(seconds=asyncio.get_running_loop().time())
+
+
+class NoUnsealer:
+    """Has no keys: sealed manifests do not open, others are already what they should be."""
+
+    def version(self, cluster: str) -> Hashable:
+        """Return the same for ever."""
+        return None
+
+    async def weigh(self, m: Manifest, cluster: str) -> bytes:
+        """Refuse."""
+        raise SealError(f"{m.origin}: nothing is opened here", reason="UnknownKey")
+
+    async def open(self, m: Manifest, cluster: str) -> Manifest:
+        """Return the manifest as it is. Raises: SealError when it is sealed."""
+        if m.seal is not Seal.NONE:
+            await self.weigh(m, cluster)
+        return m
 
 
 @dataclass

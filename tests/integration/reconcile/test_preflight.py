@@ -7,11 +7,23 @@ import pytest
 
 from fleet.errors import FleetError, Forbidden, Invalid, KubeError, NotFound, SealError, ServerFailure, Unreachable
 from fleet.object import GroupKind, Manifest, TargetId
-from fleet.reconcile.port import NoUnsealer, Policy
+from fleet.reconcile.port import Policy
 from fleet.reconcile.preflight import Coming, Outcome, Preflight, Trial
 from fleet.reconcile.run import Desired, Order
 from fleet.reconcile.target import Target
-from tests.harness.reconcile import CLUSTER, Body, Rig, annotated, config, deployment, job, key_of, manifests, plain
+from tests.harness.reconcile import (
+    CLUSTER,
+    Body,
+    NoUnsealer,
+    Rig,
+    annotated,
+    config,
+    deployment,
+    job,
+    key_of,
+    manifests,
+    plain,
+)
 
 GADGET = GroupKind("example.org", "Gadget")
 GADGETS = plain(
