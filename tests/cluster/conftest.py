@@ -17,6 +17,7 @@ from tests.cluster.site import Site
 HERE: Final = Path(__file__).parent
 REASON: Final = "NO REAL CLUSTER: `make envtest` builds kube-apiserver and etcd (7 minutes, once, needs Go)"
 TIMEOUT_S: Final = 240  # the first test also starts the servers, on a machine that may be busy
+GOODBYE_S: Final = 2.0
 _NUMBERS: Final = count(1)
 
 MakeNamespace = Callable[[ControlPlane], Awaitable[str]]
@@ -42,17 +43,25 @@ def pytest_terminal_summary(terminalreporter: Any) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-async def _ended_handshakes() -> AsyncIterator[None]:
-    """End what Python 3.11 leaves behind of a connection that is cancelled right before its TLS handshake begins.
+async def _goodbyes() -> AsyncIterator[None]:
+    """Let TLS connections that were closed say goodbye before the loop ends: that takes them a round trip.
 
-    Closing the transport does nothing at that moment: the handshake begins all the same, for nobody.
+    One that nobody closed is left as it is, and fails the test as unclosed.
     """
     yield
-    loop: Any = asyncio.get_running_loop()
-    for transport in list(getattr(loop, "_transports", {}).values()):
-        if isinstance(transport.get_protocol(), SSLProtocol):
-            transport.abort()
+    loop = asyncio.get_running_loop()
+    until = loop.time() + GOODBYE_S
+    while (leaving := _leaving(loop)) and loop.time() < until:
+        await asyncio.sleep(0.01)
+    for transport in leaving:  # the server is frozen or gone
+        transport.abort()
     await asyncio.sleep(0)
+
+
+def _leaving(loop: Any) -> list[Any]:
+    """Return the transports whose TLS side was told to close, and which wait for the other side to agree."""
+    found = [(t, t.get_protocol()) for t in loop._transports.values() if not t.is_closing()]
+    return [t for t, p in found if isinstance(p, SSLProtocol) and getattr(p._app_transport, "_closed", False)]
 
 
 @pytest.fixture(scope="session")
