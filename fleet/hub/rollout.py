@@ -315,6 +315,7 @@ class Rollouts:
             if after is not before:
                 await self._save(known, before, after, history)
                 self._sight.forget_stage_times(after)
+                self._sight.take(before, after)
                 self._tell(after, _changed_targets(before, after))
             await self._advance(app, known, inform=True)
         # what was aborted may make way for the release behind it, about which nothing was said
@@ -342,9 +343,10 @@ class Rollouts:
             rest = [d for d in decisions if isinstance(d, Ask | Preflight | Wake)]
             if not moves:
                 break
-            after, steps = evolve(after, moves, self._clock.now())
+            moved, steps = evolve(after, moves, self._clock.now())
             history += steps
-            self._sight.take(after, moves)
+            self._sight.take(after, moved)
+            after = moved
         if after is not before:
             await self._save(known, before, after, history)
             if inform:

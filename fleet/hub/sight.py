@@ -1,7 +1,7 @@
 """What is seen of the clusters of rollouts: from feed, sessions and progress, with times of a clock that never jumps."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -14,7 +14,6 @@ from fleet.inventory.value import Target
 from fleet.object import TargetId
 from fleet.reconcile.plan import FAILURES, Action
 from fleet.reconcile.status import State
-from fleet.rollout.decision import Move, MoveCluster, MoveStage
 from fleet.rollout.state import WAITING, ClusterRun, ClusterState, Run, Seen, StageState
 
 SLACK_S = 0.1
@@ -24,6 +23,10 @@ SLACK_S = 0.1
 class _Durations(TypedDict):
     healthy_for_s: float | None
     unhealthy_for_s: float
+
+
+BEGINS = frozenset({ClusterState.APPLYING, ClusterState.PENDING, ClusterState.ROLLED_BACK})
+"""States with which the time of a cluster begins anew."""
 
 
 @dataclass(slots=True)
@@ -57,22 +60,19 @@ class Sight:
         for stage in run.stages:
             self._stage_began.pop((run.app, stage.environment), None)
 
-    def take(self, run: Run, moves: Iterable[Move]) -> None:
-        """Note when clusters and stages are started."""
+    def take(self, before: Run, after: Run) -> None:
+        """Note which clusters and stages began something, whoever changed the run."""
         now = _now()
-        for move in moves:
-            if isinstance(move, MoveCluster):
-                part = run.clusters[move.cluster]
-                if move.to in (ClusterState.APPLYING, ClusterState.PENDING, ClusterState.ROLLED_BACK):
-                    self._times[TargetId(move.cluster, run.app)] = _Times(now)
-                if move.to is ClusterState.APPLYING:
-                    self._started[run.app, part.environment] = now
-            elif isinstance(move, MoveStage) and move.to is StageState.RUNNING:
-                self._stage_began.setdefault((run.app, move.environment), now)
-        if run.returning:
-            for name, part in run.clusters.items():
-                if part.state is ClusterState.ROLLED_BACK:
-                    self._times.setdefault(TargetId(name, run.app), _Times(now))
+        for name, part in after.clusters.items():
+            was = before.clusters.get(name)
+            if part.state in BEGINS and (was is None or was.state is not part.state):
+                self._times[TargetId(name, after.app)] = _Times(now)
+                if part.state is ClusterState.APPLYING:
+                    self._started[after.app, part.environment] = now
+        for stage in after.stages:
+            known = before.stage(stage.environment)
+            if stage.state is StageState.RUNNING and (known is None or known.state is not StageState.RUNNING):
+                self._stage_began.setdefault((after.app, stage.environment), now)
 
     def since_start_s(self, run: Run) -> Mapping[str, float]:
         """Return the seconds since a cluster of each stage was started last, as far as is known."""

@@ -386,3 +386,22 @@ async def test_what_git_took_back_is_no_longer_shown(stage: Stage) -> None:
         await stage.synced(("d1", "shop"), ("p1", "shop"), revision=revision)
         await asyncio.sleep(2)
         assert hub.status().rollouts == ()
+
+
+async def test_the_way_back_has_a_deadline_of_its_own(stage: Stage) -> None:
+    """A cluster that used up its deadline has it once more for going back, also when a person sends it."""
+    clusters = await fleet_of(stage, counts=(1, 1, 1), dev={"deadline": "5s", "onFailure": "rollback"})
+    stage.repository.commit("first", {"app/web.yaml": WEB.format(image="web:1")})
+    async with stage.running(stage.world) as hub:
+        await run_in(stage, RunState.SUCCEEDED)
+        stage.repository.commit("slow", {"app/web.yaml": WEB.format(image="web:2-slow")})
+        run = await run_in(stage, RunState.ROLLED_BACK, RunState.FAILED)
+        assert (run.state, run.reason) == (RunState.ROLLED_BACK, "DeadlineExceeded")
+        stage.repository.commit("good", {"app/web.yaml": WEB.format(image="web:3")})
+        await run_in(stage, RunState.SUCCEEDED, release=3)
+        await asyncio.sleep(600)
+        request = SteerRequest(app="shop", verb=Steering.ROLLBACK, reason="a customer complains")
+        await hub.rollouts.steer(request, actor=ADA)
+        await run_in(stage, RunState.ROLLED_BACK, release=3)
+        await asyncio.sleep(60)
+        assert set(images(clusters).values()) == {"web:1"}
