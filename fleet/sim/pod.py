@@ -236,6 +236,11 @@ class _Kubelet:
         self._seen_at_s.setdefault(uid, self._loop.time())
         self._queue.add(uid)
 
+    def _replace(self, uid: str, pod: Pod) -> None:
+        """Take the reply to a write, unless the pod was deleted meanwhile: it must not come back."""
+        if uid in self._pods:
+            self._pods[uid] = pod
+
     def _forget(self, uid: str) -> None:
         self._pods.pop(uid, None)
         self._seen_at_s.pop(uid, None)
@@ -287,11 +292,11 @@ class _Kubelet:
                 await self._call("POST", f"{path}/binding", binding)
                 bound = copy.deepcopy(dict(pod))  # the version stays, so that the watch's word replaces ours
                 bound["spec"]["nodeName"] = NODE
-                self._pods[uid] = bound
+                self._replace(uid, bound)
             case Report():
                 patch = {"metadata": {"uid": uid}, "status": step.status}
-                self._pods[uid] = await self._call(
-                    "PATCH", f"{path}/status", patch, media="application/merge-patch+json"
+                self._replace(
+                    uid, await self._call("PATCH", f"{path}/status", patch, media="application/merge-patch+json")
                 )
                 if step.warning is not None:
                     await self._warn(pod, step.warning)

@@ -56,7 +56,8 @@ class Site:
 
     def close(self) -> None:
         """End every process and the thread."""
-        self._loop.call_soon_threadsafe(self._stop.set)
+        if self._error is None:
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -74,6 +75,9 @@ class Site:
         self._call(self._rack.compact())
 
     def _call(self, coro: Coroutine[Any, Any, T]) -> T:
+        if self._error is not None:
+            coro.close()
+            raise RuntimeError("the servers of this test run have ended") from self._error
         return asyncio.run_coroutine_threadsafe(coro, self._loop).result(GROW_TIMEOUT_S)
 
     async def _ensure(self, count: int) -> list[ControlPlane]:

@@ -25,6 +25,8 @@ class Server:
         self.lists = 0
         self.watches = 0
         self.refused_watches: list[int] = []
+        self.vanishing: dict[str, str] = {}
+        """Pods that are deleted while the reply to a write is on its way, and which write: `bind` or `status`."""
         self._version = 0
         self._streams: list[web.StreamResponse] = []
         self._release = asyncio.Event()
@@ -99,13 +101,22 @@ class Server:
         name = self._check(request, "bind")
         self.pods[name]["spec"]["nodeName"] = (await request.json())["target"]["name"]
         await self._changed(name, "MODIFIED")
+        await self._vanish(name, "bind")
         return web.json_response({}, status=201)
 
     async def _status(self, request: web.Request) -> web.Response:
         name = self._check(request, "status")
         self.pods[name]["status"] = (await request.json())["status"]
         await self._changed(name, "MODIFIED")
-        return web.json_response(self.pods[name])
+        pod = self.pods[name]
+        await self._vanish(name, "status")
+        return web.json_response(pod)
+
+    async def _vanish(self, name: str, verb: str) -> None:
+        if self.vanishing.get(name) == verb:
+            await self._changed(name, "DELETED")
+            del self.pods[name]
+            await asyncio.sleep(0.1)  # the watch is faster than the reply
 
     async def _delete(self, request: web.Request) -> web.Response:
         name = self._check(request, "delete")
@@ -174,6 +185,19 @@ async def test_failed_write_is_tried_again(server: Server, code: int) -> None:
         await server.put("a")
         await until(lambda: phase(server, "a") == "Running")
     assert server.writes == ["bind a", "bind a", "status a"]
+
+
+@pytest.mark.parametrize("verb", ["bind", "status"])
+async def test_a_pod_may_go_while_it_is_written(server: Server, verb: str) -> None:
+    """A reply that comes behind the deletion brings nothing back, and the other pods go on."""
+    server.vanishing = {"a": verb}
+    async with running(server):
+        await server.put("a")
+        await until(lambda: "a" not in server.pods)
+        await asyncio.sleep(0.2)
+        await server.put("b")
+        await until(lambda: phase(server, "b") == "Running")
+    assert server.writes == ["bind a", *(["status a"] if verb == "status" else []), "bind b", "status b"]
 
 
 @pytest.mark.parametrize("code", [404, 409, 422])
